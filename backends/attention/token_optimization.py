@@ -1,0 +1,131 @@
+"""Token optimization, Eq. 6-7 (section 3.3, appendix A.1): find the X' whose maps match annotated masks.
+
+The queries stay frozen; only the few embeddings of X' move.  The loss is the binary cross-entropy of the *mean* map
+(Eq. 5 divided by steps x heads x layers), which lies in 0..1, unlike the paper's sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from backends.attention.descent import descend
+from backends.attention.fit_loss import FitExample, PreparedExample, bce_loss, prepare_examples
+from backends.attention.heatmaps import Projections, heat_maps
+from backends.contract import BackendError, Progress, TokenFit, TokenRecipe
+
+__all__ = ["FitExample", "initial_embedding", "learn_token"]
+
+#: Receives (pass, loss, embedding (n, E)) after each pass; for live previews.  May raise to cancel.
+PassHook = Callable[[int, float, torch.Tensor], None]
+#: (maps (n, H, W) in 0..1, example) -> scalar loss.
+Loss = Callable[[torch.Tensor, PreparedExample], torch.Tensor]
+
+
+def initial_embedding(
+    background: np.ndarray, noun: np.ndarray, tokens: int = 2, *, seed: int = 0, spread: float = 0.05
+) -> np.ndarray:
+    """X' to start from: row 0 the background (the start token's embedding), the others the class noun (A.1).
+
+    With more than two tokens the object rows would be equal and stay equal; rows 2.. get Gaussian noise of ``spread`` times
+    the noun's root mean square, drawn from ``seed``.
+
+    Args:
+        background, noun: (E,).
+        tokens: rows, >= 2.
+
+    Returns:
+        (tokens, E) float32.
+    """
+    if tokens < 2:
+        raise BackendError(f"tokens is {tokens}; a learned embedding has at least 2 rows, background and object.")
+    start = np.stack([background] + [noun] * (tokens - 1)).astype(np.float32)
+    scale = float(np.sqrt(np.mean(np.square(noun, dtype=np.float64)))) * spread
+    noise = np.random.default_rng(seed).standard_normal((tokens - 2, start.shape[1])) * scale
+    start[2:] += noise.astype(np.float32)
+    return start
+
+
+def learn_token(
+    examples: Sequence[FitExample],
+    projections: Projections,
+    start: np.ndarray,
+    recipe: TokenRecipe,
+    *,
+    loss_at: Literal["target", "map"] = "target",
+    threshold: float = 0.8,
+    patience: int = 0,
+    progress: Progress | None = None,
+    on_pass: PassHook | None = None,
+    loss_fn: Loss = bce_loss,
+) -> TokenFit:
+    """Optimise X' on one or several annotated images (Eq. 6).
+
+    Args:
+        examples: annotated images; captures may differ in size and steps.
+        projections: key projections by layer name.
+        start: (n, E) where to begin, row 0 = background; n = ``recipe.tokens``.
+        recipe: optimiser, passes, ridge, balance.
+        loss_at: resolution of the loss.  ``"target"`` upsamples the map to the target (A.1; targets over 512 pixels a
+            side are area-averaged to 512 first).  ``"map"`` area-averages target and weight to the map's grid: much
+            cheaper, and right for models whose maps were trained against area fractions.
+        threshold: relative threshold (Eq. 9's tau) with which ``train_iou`` is measured.
+        patience: stop after so many passes without an improvement of the best loss by 0.01 %; 0 = never.
+        progress: called each pass with the fraction done and one sentence; may raise to cancel.
+        on_pass: called each pass with the embedding the loss belongs to.
+        loss_fn: replaces the loss (for tests and ablations).
+
+    Returns:
+        The best embedding seen, the loss of every pass, and the IoU with the targets pooled over the examples.
+
+    Raises:
+        BackendError: no examples; bad shapes or values; an all-zero weight; no object pixel in any example; a start
+            with NaN; a loss that is not finite from the first pass.
+    """
+    if start.ndim != 2 or start.shape[0] != recipe.tokens:
+        raise BackendError(f"The start embedding has shape {start.shape}; the recipe asks for ({recipe.tokens}, E).")
+    prepared = prepare_examples(examples, tokens=recipe.tokens, at=loss_at, balance=recipe.balance)
+    origin = torch.as_tensor(np.asarray(start), dtype=torch.float32)
+
+    def objective(tokens: torch.Tensor) -> torch.Tensor:
+        losses = [loss_fn(e.fit_to_target(heat_maps(e.bundle, projections, tokens)), e) for e in prepared]
+        loss = torch.stack([x.to(tokens.device) for x in losses]).mean()
+        if recipe.ridge:
+            loss = loss + recipe.ridge * (tokens - origin).square().sum()
+        return loss
+
+    path = descend(objective, origin, recipe, patience=patience, progress=progress, on_pass=on_pass)
+    with torch.no_grad():
+        maps = [heat_maps(e.bundle, projections, path.best) for e in prepared]
+    return TokenFit(
+        embedding=path.best.cpu().numpy(),
+        losses=tuple(path.losses),
+        best_epoch=path.best_pass,
+        train_iou=pooled_iou(maps, examples, threshold),
+    )
+
+
+def pooled_iou(maps: Sequence[torch.Tensor], examples: Sequence[FitExample], threshold: float) -> float:
+    """IoU of the object's thresholded map with the targets, intersections and unions added over the examples.
+
+    Args:
+        maps: (n, h, w) of each example; rows 1.. together are the object.
+    """
+    from backends.attention.heatmaps import resize_maps
+
+    inside = union = 0.0
+    for found, example in zip(maps, examples, strict=True):
+        target = example.target if example.target.ndim == 2 else example.target[1:].max(0)
+        weight = example.weight > 0
+        size = (target.shape[0], target.shape[1])
+        soft = resize_maps(found[1:].sum(0, keepdim=True), size)[0].cpu().numpy()
+        low, high = float(soft.min()), float(soft.max())
+        mask = (soft - low >= threshold * (high - low)) if high > low else np.zeros(size, bool)
+        truth = target >= 0.5
+        inside += float((mask & truth & weight).sum())
+        union += float(((mask | truth) & weight).sum())
+    return inside / union if union else 0.0

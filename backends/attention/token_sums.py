@@ -1,0 +1,105 @@
+"""Inner loop of Eq. 5 for one layer: softmax over the tokens, summed over steps and heads.
+
+Everything is streamed over the steps and, where the softmax has many tokens, over sets, so that the largest temporary
+has a fixed bound.  Half-precision queries are converted step by step and never kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+#: Most elements of a temporary (heads x pixels x tokens): 64 MiB in float32.
+_MOST = 1 << 24
+
+
+class _SigmoidSums(torch.autograd.Function):
+    """sum over steps and heads of sigmoid(Q k), with the analytic gradient.
+
+    Autograd would keep each converted step of the queries alive; this keeps only the sigmoids (d_head times smaller).
+    """
+
+    @staticmethod
+    def forward(queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """queries (steps, heads, P, d), keys (heads, d, S) -> sums (P, S) and the sigmoids, for the backward."""
+        total = keys.new_zeros(queries.shape[2], keys.shape[2])
+        sigmoids = []
+        for step in queries:
+            s = torch.sigmoid(torch.matmul(step.to(keys.dtype), keys))
+            total += s.sum(0)
+            sigmoids.append(s)
+        return total, torch.stack(sigmoids)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(inputs[0], output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor, _: torch.Tensor) -> tuple[None, torch.Tensor]:  # type: ignore[no-untyped-def]
+        queries, sigmoids = ctx.saved_tensors
+        total = grad.new_zeros(queries.shape[1], queries.shape[3], grad.shape[1])
+        for step, s in zip(queries, sigmoids, strict=True):
+            total += torch.matmul(step.to(grad.dtype).transpose(1, 2), grad * s * (1 - s))
+        return None, total
+
+
+def softmax_sums(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    """Attention sums of one layer.
+
+    Args:
+        queries: (steps, heads, P, d), any floating dtype.
+        keys: (heads, d, S, n) scaled keys of S token sets with n tokens each.
+        mix: (S, n, K): K output maps a set as weighted sums of its n token maps.
+
+    Returns:
+        (S, K, P): sum over steps and heads, in the dtype of ``keys``.
+    """
+    heads, _, sets, n = keys.shape
+    width = max(1, _MOST // max(1, heads * queries.shape[2] * n))
+    parts = [
+        _two_tokens(queries, keys[:, :, a : a + width], mix[a : a + width])
+        if n == 2
+        else _many_tokens(queries, keys[:, :, a : a + width], mix[a : a + width])
+        for a in range(0, sets, width)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def linear_sums(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    """As :func:`softmax_sums` without the softmax: sums of logits.  Steps fold before the one product."""
+    folded = torch.zeros(queries.shape[1:], device=keys.device, dtype=keys.dtype)
+    for step in queries:
+        folded += step.to(keys.dtype)
+    return torch.einsum("hpd,hdsn,snk->skp", folded, keys, mix)
+
+
+def _two_tokens(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    """softmax over {0, 1} is the sigmoid of the logit difference: maps (1 - s, s), mixed."""
+    delta = keys[..., 1] - keys[..., 0]
+    steps, heads = queries.shape[:2]
+    if torch.is_grad_enabled() and delta.requires_grad:
+        sums = _SigmoidSums.apply(queries, delta)[0]
+    else:
+        sums = delta.new_zeros(queries.shape[2], delta.shape[2])
+        for step in queries:
+            sums += torch.sigmoid(torch.matmul(step.to(delta.dtype), delta)).sum(0)
+    first, second = mix[:, 0, :, None], mix[:, 1, :, None]
+    return first * (steps * heads) + (second - first) * sums.T[:, None, :]
+
+
+def _many_tokens(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    heads, _, sets, n = keys.shape
+    flat = keys.flatten(2)
+
+    def one(step: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+        logits = torch.matmul(step.to(flat.dtype), flat)
+        attention = logits.view(heads, -1, sets, n).softmax(-1).sum(0)
+        return torch.einsum("psn,snk->skp", attention, mix)
+
+    # With gradients, a step's softmax is computed again in the backward instead of being kept for all steps.
+    again = torch.is_grad_enabled() and keys.requires_grad and queries.shape[0] > 1
+    total = torch.zeros(sets, mix.shape[2], queries.shape[2], device=keys.device, dtype=keys.dtype)
+    for step in queries:
+        total = total + (checkpoint(one, step, flat, use_reentrant=False) if again else one(step, flat))
+    return total
