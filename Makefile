@@ -1,0 +1,77 @@
+# Every target does its own set-up; a bare machine with Python 3.11+ and pip is enough.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+LABEL_STUDIO_VENV := .venv-label-studio
+LABEL_STUDIO_VERSION := 1.23.2
+# The CPU wheel first: plain `torch` would pull gigabytes of CUDA.  Set TORCH= to keep one of your own.
+TORCH ?= torch==2.13.0
+REPORT ?= demo-report
+SEED ?= 0
+HOST_THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-label-studio demo demo-check test test-fast lint format bench soak docs docs-check clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
+
+$(VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing the CPU build of torch and everything else into $(VENV) (a few minutes the first time)."
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(MAKE) --no-print-directory install-crf
+	touch $@
+
+.PHONY: install-crf
+install-crf:
+	@CPPFLAGS="-DNPY_IN_ARRAY=NPY_ARRAY_IN_ARRAY" $(VENV)/bin/pip install --quiet --disable-pip-version-check setuptools wheel simplecrf==0.2.1.1 --no-build-isolation \
+	  || echo "SimpleCRF could not be built here (needs a C++ compiler and Python headers); the dense-crf refiner stays off, everything else works."
+
+install: $(VENV)/.installed ## Make .venv with everything the project and its tests need
+
+$(LABEL_STUDIO_VENV)/.installed-$(LABEL_STUDIO_VERSION):
+	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
+	@echo "Installing Label Studio $(LABEL_STUDIO_VERSION) into $(LABEL_STUDIO_VENV) (about 1 GB, a minute or two)."
+	$(LABEL_STUDIO_VENV)/bin/pip install --quiet --disable-pip-version-check label-studio==$(LABEL_STUDIO_VERSION)
+	touch $@
+
+install-label-studio: $(LABEL_STUDIO_VENV)/.installed-$(LABEL_STUDIO_VERSION) ## Make Label Studio's own environment
+
+demo: install install-label-studio ## Start the whole loop in the browser on this machine
+	$(HOST_THREADS) $(VENV)/bin/ovam-labeler demo
+
+demo-check: install install-label-studio ## Play the annotator and write REPORT=folder (SEED=N)
+	$(HOST_THREADS) $(VENV)/bin/ovam-labeler demo --headless --report "$(REPORT)" --seed "$(SEED)"
+
+test: install install-label-studio ## All tests
+	$(HOST_THREADS) $(PY) -m pytest
+
+test-fast: install ## Tests without the real Label Studio and without slow ones
+	$(HOST_THREADS) $(PY) -m pytest -m "not real_label_studio and not slow"
+
+lint: install ## ruff, mypy, import rules, compose and Dockerfile
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	LABEL_STUDIO_PASSWORD=lint LABEL_STUDIO_USER_TOKEN=lint OVAM_WEBHOOK_SECRET=lint $(VENV)/bin/docker-compose -f compose.yaml config -q
+	$(VENV)/bin/hadolint Dockerfile
+
+format: install ## Reformat the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: install ## Benchmarks as ratios in one run (JSON=file to keep them)
+	$(HOST_THREADS) $(PY) -m benchmarks $(if $(JSON),--json "$(JSON)")
+
+soak: install install-label-studio ## The long runs
+	$(HOST_THREADS) OVAM_SOAK=1 $(PY) -m pytest tests/soak
+
+docs: install ## Regenerate the generated parts of docs/ (CLI help, settings)
+	$(PY) -m docs.generate
+
+clean: ## Remove what the targets made (not the demo's data)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

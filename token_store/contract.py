@@ -1,0 +1,152 @@
+"""Contract of the token store.  One conformance suite runs over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
+
+from token_store.entities import (
+    Correction,
+    CorrectionMask,
+    ImageRecord,
+    Job,
+    NewCorrection,
+    NewTokenVersion,
+    Scope,
+    ServedPrediction,
+    Token,
+    TokenVersion,
+)
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked; one sentence for the user."""
+
+
+class NotFoundError(StoreError):
+    """No such token, version, correction or job."""
+
+
+class InvalidTokenError(StoreError):
+    """An embedding or its metadata is refused: wrong shape, NaN, infinite, tampered bytes."""
+
+
+class StoreFullError(StoreError):
+    """The disk (or quota) is full; nothing was written."""
+
+
+class StoreVersionError(StoreError):
+    """The database's schema is older or newer than this program; the message says what to type."""
+
+
+@runtime_checkable
+class TokenStore(Protocol):
+    """Tokens, versions, aliases, corrections, images, jobs, served predictions.
+
+    Every method is one transaction: it has happened wholly (and, on SQLite with ``synchronous=FULL``, survives a power
+    cut) when it returns, or not at all when it raises.  Thread-safe; safe with several processes on one database.
+    Any method may raise :class:`StoreFullError`.  Times are timezone-aware UTC.
+    """
+
+    # -- tokens ---------------------------------------------------------------------------------------------------
+    def add_version(
+        self, scope: Scope, class_name: str, new: NewTokenVersion, *, aliases: Sequence[str] = ()
+    ) -> TokenVersion:
+        """Store a version under the next number of (scope, class) and move the named aliases to it, atomically.
+
+        Raises:
+            InvalidTokenError: embedding not (n >= 2, E) finite float32, unknown state, empty class name.
+        """
+
+    def get_version(self, scope: Scope, class_name: str, version: int | str) -> TokenVersion:
+        """By number or alias (``"active"``).  Raises NotFoundError; InvalidTokenError if stored bytes fail their sha256."""
+
+    def find_active(self, scope: Scope, class_names: Sequence[str]) -> dict[str, TokenVersion]:
+        """Active versions of the named classes in ``scope``, else in the global scope; classes without one are absent."""
+
+    def list_tokens(self, scope: Scope | None = None, name_contains: str = "") -> list[Token]: ...
+
+    def list_versions(self, scope: Scope, class_name: str) -> list[TokenVersion]:
+        """Oldest first."""
+
+    def set_alias(self, scope: Scope, class_name: str, alias: str, version: int | None, *, who: str, why: str) -> None:
+        """Point an alias at a version, or remove it (``None``).  Recorded in the audit log."""
+
+    def set_version_state(
+        self, scope: Scope, class_name: str, version: int, state: str, *, who: str, why: str, metrics: Mapping[str, Any] | None = None
+    ) -> TokenVersion:
+        """Change a version's state; ``metrics`` are merged into the stored ones."""
+
+    # -- corrections ----------------------------------------------------------------------------------------------
+    def add_correction(self, new: NewCorrection, *, job_kind: str | None = "learn") -> tuple[Correction, Job | None, bool]:
+        """Store a correction and, unless ``job_kind`` is None or it teaches nothing, its job: one transaction.
+
+        Returns (correction, job, fresh): ``fresh`` is False when the same (scope, annotation, updated_at) was already
+        stored; then nothing was written and the existing ones are returned.  An older correction of the same
+        annotation becomes ``retracted``: the newer text of a human replaces it.
+        """
+
+    def get_correction(self, correction_id: int) -> Correction: ...
+
+    def list_corrections(
+        self, scope: Scope, *, label: str | None = None, states: Sequence[str] = (), limit: int = 1000
+    ) -> list[Correction]:
+        """Newest first."""
+
+    def retract_corrections(self, scope: Scope, annotation_ids: Sequence[str], *, note: str) -> list[Correction]:
+        """Mark as ``retracted`` (annotation or task deleted); returns those that changed."""
+
+    def set_correction_state(self, correction_id: int, state: str, *, note: str = "", image_sha256: str | None = None) -> None: ...
+
+    def put_correction_masks(self, masks: Sequence[CorrectionMask]) -> None:
+        """Store decoded masks (replacing those of the same correction and label)."""
+
+    def correction_masks(self, correction_ids: Sequence[int], label: str | None = None) -> list[CorrectionMask]: ...
+
+    # -- images ---------------------------------------------------------------------------------------------------
+    def put_image(self, image: ImageRecord) -> None:
+        """Insert, or keep what is there (a generated image's record is never overwritten by a received one's)."""
+
+    def get_image(self, sha256: str) -> ImageRecord | None: ...
+
+    # -- jobs -----------------------------------------------------------------------------------------------------
+    def add_job(self, kind: str, payload: Mapping[str, Any], *, run_after: datetime | None = None) -> Job: ...
+
+    def claim_job(self, worker: str, kinds: Sequence[str] = ()) -> Job | None:
+        """Take the oldest due queued job and mark it running; no two workers get the same one."""
+
+    def update_job(self, job_id: int, *, progress: float | None = None, message: str | None = None) -> None: ...
+
+    def finish_job(self, job_id: int, *, state: str, message: str = "", result: Mapping[str, Any] | None = None) -> Job:
+        """End a running job as done, failed or cancelled."""
+
+    def retry_job(self, job_id: int, *, run_after: datetime, message: str) -> Job:
+        """Put a running job back to queued, due at ``run_after``."""
+
+    def requeue_interrupted(self, worker: str | None = None) -> list[Job]:
+        """At start: jobs left ``running`` by a dead process (of ``worker``, or any) become queued again."""
+
+    def get_job(self, job_id: int) -> Job: ...
+
+    def list_jobs(self, *, states: Sequence[str] = (), kinds: Sequence[str] = (), limit: int = 100) -> list[Job]:
+        """Newest first."""
+
+    # -- predictions ----------------------------------------------------------------------------------------------
+    def put_served(self, served: Sequence[ServedPrediction]) -> None: ...
+
+    def last_served(self, scope: Scope, task_id: str) -> ServedPrediction | None: ...
+
+    # -- projects, audit, housekeeping ----------------------------------------------------------------------------
+    def get_project_options(self, scope: Scope) -> dict[str, Any]:
+        """Options last seen or set for a project ({} if none)."""
+
+    def put_project_options(self, scope: Scope, options: Mapping[str, Any]) -> None: ...
+
+    def audit(self, limit: int = 100) -> list[Mapping[str, Any]]:
+        """Newest first: ``{"at", "who", "what", "why", "details"}``."""
+
+    def check(self) -> list[str]:
+        """Durability and schema problems in one sentence each; empty when all is well."""
+
+    def close(self) -> None: ...
