@@ -12,7 +12,7 @@ SEED ?= 0
 HOST_THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-label-studio demo demo-check test test-fast lint format bench soak docs docs-check clean
+.PHONY: help install install-label-studio demo demo-check test test-fast lint format bench soak docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
