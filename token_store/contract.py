@@ -28,7 +28,11 @@ class NotFoundError(StoreError):
     """No such token, version, correction or job."""
 
 
-class InvalidTokenError(StoreError):
+class InvalidValueError(StoreError):
+    """A value handed to the store is refused: unknown state, not JSON, no timezone, a mask of the wrong type."""
+
+
+class InvalidTokenError(InvalidValueError):
     """An embedding or its metadata is refused: wrong shape, NaN, infinite, tampered bytes."""
 
 
@@ -60,10 +64,18 @@ class TokenStore(Protocol):
         """
 
     def get_version(self, scope: Scope, class_name: str, version: int | str) -> TokenVersion:
-        """By number or alias (``"active"``).  Raises NotFoundError; InvalidTokenError if stored bytes fail their sha256."""
+        """By number or alias (``"active"``).
+
+        Raises:
+            NotFoundError: no such version.
+            InvalidTokenError: the stored bytes fail their sha256.
+        """
 
     def find_active(self, scope: Scope, class_names: Sequence[str]) -> dict[str, TokenVersion]:
-        """Active versions of the named classes in ``scope``, else in the global scope; classes without one are absent."""
+        """Active versions of the named classes in ``scope``, else in the global scope.
+
+        Classes without one are absent.  Raises InvalidTokenError as :meth:`get_version` does.
+        """
 
     def list_tokens(self, scope: Scope | None = None, name_contains: str = "") -> list[Token]: ...
 
@@ -74,17 +86,29 @@ class TokenStore(Protocol):
         """Point an alias at a version, or remove it (``None``).  Recorded in the audit log."""
 
     def set_version_state(
-        self, scope: Scope, class_name: str, version: int, state: str, *, who: str, why: str, metrics: Mapping[str, Any] | None = None
+        self,
+        scope: Scope,
+        class_name: str,
+        version: int,
+        state: str,
+        *,
+        who: str,
+        why: str,
+        metrics: Mapping[str, Any] | None = None,
     ) -> TokenVersion:
         """Change a version's state; ``metrics`` are merged into the stored ones."""
 
     # -- corrections ----------------------------------------------------------------------------------------------
-    def add_correction(self, new: NewCorrection, *, job_kind: str | None = "learn") -> tuple[Correction, Job | None, bool]:
+    def add_correction(
+        self, new: NewCorrection, *, job_kind: str | None = "learn"
+    ) -> tuple[Correction, Job | None, bool]:
         """Store a correction and, unless ``job_kind`` is None or it teaches nothing, its job: one transaction.
 
         Returns (correction, job, fresh): ``fresh`` is False when the same (scope, annotation, updated_at) was already
         stored; then nothing was written and the existing ones are returned.  An older correction of the same
-        annotation becomes ``retracted``: the newer text of a human replaces it.
+        annotation becomes ``retracted``: the newer text of a human replaces it, and its job, if still queued, becomes
+        ``cancelled``.  When the older one arrives late, it is the one that is stored as ``retracted``, without a job.
+        The job's payload is ``{"correction_id", "connection", "project", "task_id", "labels"}``.
         """
 
     def get_correction(self, correction_id: int) -> Correction: ...
@@ -95,9 +119,15 @@ class TokenStore(Protocol):
         """Newest first."""
 
     def retract_corrections(self, scope: Scope, annotation_ids: Sequence[str], *, note: str) -> list[Correction]:
-        """Mark as ``retracted`` (annotation or task deleted); returns those that changed."""
+        """Mark as ``retracted`` (annotation or task deleted), cancel their queued jobs; returns those that changed."""
 
-    def set_correction_state(self, correction_id: int, state: str, *, note: str = "", image_sha256: str | None = None) -> None: ...
+    def set_correction_state(
+        self, correction_id: int, state: str, *, note: str = "", image_sha256: str | None = None
+    ) -> None:
+        """``image_sha256`` None keeps the stored one.
+
+        ``retracted`` is final: a worker that ends after its correction was retracted changes neither state nor note.
+        """
 
     def put_correction_masks(self, masks: Sequence[CorrectionMask]) -> None:
         """Store decoded masks (replacing those of the same correction and label)."""
@@ -106,7 +136,7 @@ class TokenStore(Protocol):
 
     # -- images ---------------------------------------------------------------------------------------------------
     def put_image(self, image: ImageRecord) -> None:
-        """Insert, or keep what is there (a generated image's record is never overwritten by a received one's)."""
+        """Insert, or keep what is there; only ``origin="generated"`` replaces a record of another origin."""
 
     def get_image(self, sha256: str) -> ImageRecord | None: ...
 
@@ -116,10 +146,11 @@ class TokenStore(Protocol):
     def claim_job(self, worker: str, kinds: Sequence[str] = ()) -> Job | None:
         """Take the oldest due queued job and mark it running; no two workers get the same one."""
 
-    def update_job(self, job_id: int, *, progress: float | None = None, message: str | None = None) -> None: ...
+    def update_job(self, job_id: int, *, progress: float | None = None, message: str | None = None) -> None:
+        """Tell how far a running job is; a job that is not running is left as it is."""
 
     def finish_job(self, job_id: int, *, state: str, message: str = "", result: Mapping[str, Any] | None = None) -> Job:
-        """End a running job as done, failed or cancelled."""
+        """End a running job as done, failed or cancelled; a queued one may be cancelled.  Else raises StoreError."""
 
     def retry_job(self, job_id: int, *, run_after: datetime, message: str) -> Job:
         """Put a running job back to queued, due at ``run_after``."""
@@ -133,9 +164,11 @@ class TokenStore(Protocol):
         """Newest first."""
 
     # -- predictions ----------------------------------------------------------------------------------------------
-    def put_served(self, served: Sequence[ServedPrediction]) -> None: ...
+    def put_served(self, served: Sequence[ServedPrediction]) -> None:
+        """Remember; a prediction of the same task and model version replaces the one before."""
 
-    def last_served(self, scope: Scope, task_id: str) -> ServedPrediction | None: ...
+    def last_served(self, scope: Scope, task_id: str) -> ServedPrediction | None:
+        """The newest by ``created_at``."""
 
     # -- projects, audit, housekeeping ----------------------------------------------------------------------------
     def get_project_options(self, scope: Scope) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The SQL store's methods, one module per noun."""
