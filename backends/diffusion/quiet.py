@@ -1,0 +1,31 @@
+"""Keeps diffusers' and transformers' own progress bars and notes off the terminal: progress goes to our callback."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet(*libraries: str) -> Iterator[None]:
+    """Errors only and no progress bars from ``"diffusers"`` / ``"transformers"`` inside the block; restored after it.
+
+    Their notes concern optional packages, not our users.
+    """
+    loggers = [logging.getLogger(name) for name in libraries]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    switches = [importlib.import_module(f"{name}.utils.logging") for name in libraries]
+    shown = [switch for switch in switches if switch.is_progress_bar_enabled()]
+    for switch in shown:
+        switch.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for switch in shown:
+            switch.enable_progress_bar()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
