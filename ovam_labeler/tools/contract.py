@@ -45,7 +45,9 @@ class LabelingTool(Protocol):
     def parse_config(self, config: str) -> ParsedConfig:
         """Raises BadConfigError: no image tag, no labels, or no control we can write."""
 
-    def write(self, proposals: Sequence[Proposal], config: ParsedConfig, image_size: tuple[int, int], version: str) -> Mapping[str, Any]:
+    def write(
+        self, proposals: Sequence[Proposal], config: ParsedConfig, image_size: tuple[int, int], version: str
+    ) -> Mapping[str, Any]:
         """A prediction in the tool's own form for one task; absent proposals give no region."""
 
     def read_correction(

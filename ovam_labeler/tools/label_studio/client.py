@@ -1,0 +1,108 @@
+"""What the demo, the doctor and the tests ask of Label Studio's API; measured on 1.23.2."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from ovam_labeler.settings import Settings
+from ovam_labeler.tools.label_studio.connection import Connection
+from ovam_labeler.tools.label_studio.images import ImageFetcher
+
+
+class LabelStudioClient(Connection):
+    """The configured Label Studio.  Thread-safe.  Every call raises FetchError or TokenRefusedError, in one sentence."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._images = ImageFetcher(self)
+
+    def fetch_image(self, reference: str) -> bytes:
+        """The bytes of an image as a task names it (path, URL or data: URI); see :meth:`ImageFetcher.fetch`."""
+        return self._images.fetch(reference)
+
+    def create_project(self, title: str, label_config: str, **fields: Any) -> dict[str, Any]:
+        """Title needs 3 characters.  Predictions are shown in the label stream unless ``fields`` says otherwise."""
+        body = {"title": title, "label_config": label_config, "show_collab_predictions": True, **fields}
+        made: dict[str, Any] = self.call("POST", "/api/projects", json=body)
+        return made
+
+    def import_files(self, project: int, files: dict[str, bytes]) -> list[int]:
+        """Upload image files (name -> bytes) as tasks; returns the ids of the project's tasks in that order."""
+        for name, data in files.items():
+            self.call("POST", f"/api/projects/{project}/import", files={"file": (name, data)}, timeout=120)
+        return [int(task["id"]) for task in self.tasks(project)][-len(files) :]
+
+    def tasks(self, project: int, *, page_size: int = 1000) -> list[dict[str, Any]]:
+        """The project's tasks with annotations and predictions, by id."""
+        answer = self.call(
+            "GET", f"/api/tasks?project={project}&fields=all&page_size={page_size}&resolve_uri=false", timeout=120
+        )
+        rows = answer["tasks"] if isinstance(answer, dict) else answer
+        return sorted(rows, key=lambda task: int(task["id"]))
+
+    def task(self, task: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/api/tasks/{task}")
+        return found
+
+    def backends(self, project: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.call("GET", f"/api/ml?project={project}", timeout=60)
+        return found
+
+    def add_backend(self, project: int, url: str, title: str = "OVAM Labeler", **fields: Any) -> dict[str, Any]:
+        """Connect an ML backend; Label Studio asks it /health and /setup and makes its webhook."""
+        made: dict[str, Any] = self.call(
+            "POST", "/api/ml", json={"url": url, "project": project, "title": title, **fields}, timeout=60
+        )
+        return made
+
+    def set_backend(self, backend: int, **fields: Any) -> dict[str, Any]:
+        """PATCH a backend, e.g. its ``title``."""
+        changed: dict[str, Any] = self.call("PATCH", f"/api/ml/{backend}", json=fields, timeout=60)
+        return changed
+
+    def webhooks(self, project: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.call("GET", f"/api/webhooks/?project={project}")
+        return found
+
+    def secure_webhooks(self, project: int, url_prefix: str, secret: str) -> int:
+        """Give the project's webhooks to ``url_prefix`` the header that carries the secret; returns how many."""
+        mine = [hook for hook in self.webhooks(project) if str(hook.get("url", "")).startswith(url_prefix)]
+        for hook in mine:
+            headers = {**(hook.get("headers") or {}), "X-OVAM-Secret": secret}
+            self.call("PATCH", f"/api/webhooks/{hook['id']}/", json={"headers": headers})
+        return len(mine)
+
+    def retrieve_predictions(self, project: int, tasks: list[int], *, timeout: float = 150.0) -> Any:
+        """The data manager's action.  Its "Retrieved N predictions" is no proof that any was stored."""
+        body = {
+            "selectedItems": {"all": False, "included": tasks},
+            "ordering": [],
+            "filters": {"conjunction": "and", "items": []},
+        }
+        path = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}"
+        return self.call("POST", path, json=body, timeout=timeout)
+
+    def predictions(self, task: int) -> list[dict[str, Any]]:
+        """Stored predictions of a task, oldest first."""
+        answer = self.call("GET", f"/api/predictions/?task={task}")
+        rows = answer["results"] if isinstance(answer, dict) else answer
+        return sorted(rows, key=lambda row: int(row["id"]))
+
+    def submit_annotation(self, task: int, result: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """Submit as the editor does; ``fields`` such as ``parent_prediction``, ``was_cancelled``, ``lead_time``."""
+        made: dict[str, Any] = self.call("POST", f"/api/tasks/{task}/annotations/", json={"result": result, **fields})
+        return made
+
+    def update_annotation(self, annotation: int, result: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        changed: dict[str, Any] = self.call(
+            "PATCH", f"/api/annotations/{annotation}/", json={"result": result, **fields}
+        )
+        return changed
+
+    def delete_annotation(self, annotation: int) -> None:
+        self.call("DELETE", f"/api/annotations/{annotation}/")
+
+    def local_file_reference(self, relative: str) -> str:
+        """How a task names a file under Label Studio's ``LOCAL_FILES_DOCUMENT_ROOT``."""
+        return f"/data/local-files/?d={quote(relative)}"
