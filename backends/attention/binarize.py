@@ -37,7 +37,9 @@ def relative_map(heat: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     """
     heat = heat.detach().float()
     if not bool(torch.isfinite(heat).all()):
-        raise BackendError("The heat map contains NaN or infinite values; learn the token again or read the image again.")
+        raise BackendError(
+            "The heat map contains NaN or infinite values; learn the token again or read the image again."
+        )
     low, high = heat.min(), heat.max()
     if float(high - low) <= _FLAT * float(heat.abs().max()):
         return np.zeros(size, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,10 +43,15 @@ def descend(
     iteration).  A loss that stops being finite ends the descent with the best embedding before it.
 
     Raises:
-        BackendError: an unknown optimiser, ``epochs`` < 1, or no finite loss at all.
+        BackendError: an unknown optimiser, a recipe's number out of range, or no finite loss at all.
     """
     if recipe.epochs < 1:
         raise BackendError(f"epochs is {recipe.epochs}; at least 1 is needed.")
+    for name, value, most in (("learning_rate", recipe.learning_rate, 1e6), ("decay", recipe.decay, 1.0)):
+        if not 0 < value <= most:
+            raise BackendError(f"{name} is {value}; above 0 and at most {most:g} is allowed.")
+    if not 0 <= recipe.ridge < math.inf:
+        raise BackendError(f"ridge is {recipe.ridge}; 0 or more is allowed.")
     tokens = start.detach().clone().requires_grad_(True)
     path = Descent(best=start.detach().clone())
     least = math.inf
@@ -62,7 +68,7 @@ def descend(
         value = float(loss.detach())
         if not math.isfinite(value):
             raise _Enough
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         number = len(path.losses)
         path.losses.append(value)
         since = 0 if value < least - _MIN_GAIN * abs(least) or number == 0 else since + 1
@@ -77,10 +83,8 @@ def descend(
     runner = _RUNNERS.get(recipe.optimizer)
     if runner is None:
         raise BackendError(f"optimizer is {recipe.optimizer!r}; one of {', '.join(sorted(_RUNNERS))} is allowed.")
-    try:
+    with contextlib.suppress(_Enough):
         runner(tokens, evaluate, recipe)
-    except _Enough:
-        pass
     if not path.losses:
         raise BackendError("The loss is not finite at the start embedding; start the token from its word again.")
     return path

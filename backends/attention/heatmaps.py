@@ -97,7 +97,9 @@ def class_maps(
             checked = _checked(tokens.embeddings, bundle, projections, least=2)
             n = checked.shape[0]
             if not tokens.columns or any(not 0 <= c < n for c in tokens.columns):
-                raise BackendError(f"Columns {tokens.columns} of class {index} must name at least one of rows 0..{n - 1}.")
+                raise BackendError(
+                    f"Columns {tokens.columns} of class {index} must name at least one of rows 0..{n - 1}."
+                )
             mix = torch.zeros(n, 1, device=checked.device, dtype=checked.dtype)
             mix[list(tokens.columns)] = 1.0 / (len(tokens.columns) * len(query))
             groups.setdefault(n, []).append((index, checked, mix))
@@ -132,9 +134,7 @@ def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(maps[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
 
 
-def _checked(
-    embeddings: torch.Tensor, bundle: QueryBundle, projections: Projections, *, least: int
-) -> torch.Tensor:
+def _checked(embeddings: torch.Tensor, bundle: QueryBundle, projections: Projections, *, least: int) -> torch.Tensor:
     """Embeddings on the bundle's device in a computing dtype, or a sentence about what is wrong with them."""
     if embeddings.ndim != 2 or embeddings.shape[0] < least:
         raise BackendError(f"Token embeddings have shape {tuple(embeddings.shape)}; (n >= {least}, E) is needed.")
@@ -167,11 +167,13 @@ def _aggregate(
     size = bundle.size
     by_grid: dict[tuple[int, int], torch.Tensor] = {}
     for layer in bundle.layers:
-        count = (layer.steps if aggregation.steps == "mean" else 1) * (layer.heads if aggregation.heads == "mean" else 1)
+        count = (layer.steps if aggregation.steps == "mean" else 1) * (
+            layer.heads if aggregation.heads == "mean" else 1
+        )
         found = sums(layer.queries, projections[layer.name].keys(embeddings), mix) / count
         grid = (layer.height, layer.width)
         # Resizing is linear: layers of one grid are added first and resized once.
         by_grid[grid] = by_grid[grid] + found if grid in by_grid else found
-    total = sum(resize_maps(flat.reshape(*flat.shape[:2], *grid).flatten(0, 1), size) for grid, flat in by_grid.items())
-    maps = total / (len(bundle.layers) if aggregation.layers == "mean" else 1)
+    resized = [resize_maps(f.reshape(-1, *grid), size) for grid, f in by_grid.items()]
+    maps = torch.stack(resized).sum(0) / (len(bundle.layers) if aggregation.layers == "mean" else 1)
     return maps.reshape(embeddings.shape[0], mix.shape[2], *size)

@@ -153,7 +153,9 @@ class QueryBundle:
             return QueryBundle(chosen)
         for layer in chosen:
             if not steps or min(steps) < 0 or max(steps) >= layer.steps:
-                raise BackendError(f"Steps {list(steps)} were asked of layer {layer.name!r}; it has 0..{layer.steps - 1}.")
+                raise BackendError(
+                    f"Steps {list(steps)} were asked of layer {layer.name!r}; it has 0..{layer.steps - 1}."
+                )
         return QueryBundle(tuple(replace(layer, queries=layer.queries[list(steps)]) for layer in chosen))
 
     def to_tensors(self) -> dict[str, torch.Tensor]:

@@ -82,10 +82,14 @@ class ReceivedMaps:
         """
         factors = layout.get(LAYOUT_KEY)
         if not factors:
-            raise BackendError("The capture holds no self-attention; read the image again with Needs(self_attention=(1,)).")
+            raise BackendError(
+                "The capture holds no self-attention; read the image again with Needs(self_attention=(1,))."
+            )
         missing = [f for f in factors if f"{PREFIX}{f}" not in tensors]
         if missing:
-            raise BackendError(f"The capture lacks its self-attention map at factor {missing[0]}; read the image again.")
+            raise BackendError(
+                f"The capture lacks its self-attention map at factor {missing[0]}; read the image again."
+            )
         return cls({int(f): tensors[f"{PREFIX}{f}"] for f in factors})
 
     def finest(self) -> torch.Tensor:

@@ -7,7 +7,6 @@ The queries stay frozen; only the few embeddings of X' move.  The loss is the bi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 
 from backends.attention.descent import descend
 from backends.attention.fit_loss import FitExample, PreparedExample, bce_loss, prepare_examples
-from backends.attention.heatmaps import Projections, heat_maps
+from backends.attention.heatmaps import Projections, heat_maps, resize_maps
 from backends.contract import BackendError, Progress, TokenFit, TokenRecipe
 
 __all__ = ["FitExample", "initial_embedding", "learn_token"]
@@ -115,8 +114,6 @@ def pooled_iou(maps: Sequence[torch.Tensor], examples: Sequence[FitExample], thr
     Args:
         maps: (n, h, w) of each example; rows 1.. together are the object.
     """
-    from backends.attention.heatmaps import resize_maps
-
     inside = union = 0.0
     for found, example in zip(maps, examples, strict=True):
         target = example.target if example.target.ndim == 2 else example.target[1:].max(0)
