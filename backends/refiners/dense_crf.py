@@ -87,7 +87,8 @@ class DenseCRF:
             raise BackendError(f"The dense CRF refiner needs SimpleCRF and a C++ compiler; type: {INSTALL}")
         self.parameters = preset
         self.max_side = max_side
-        self._helper = _Helper(timeout)
+        self.timeout = timeout
+        self._helper = _SHARED
 
     def refine(self, image: np.ndarray, soft: np.ndarray) -> np.ndarray:
         """Label each pixel.
@@ -113,12 +114,12 @@ class DenseCRF:
             colours = torch.nn.functional.adaptive_avg_pool2d(colours, size)
         both = np.stack([1 - prob[0].numpy(), prob[0].numpy()], -1)
         small = colours.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-        labels = self._helper.label(small, both, self.parameters)
+        labels = self._helper.label(small, both, self.parameters, self.timeout)
         hard = torch.from_numpy((labels == 1).astype(np.float32))[None]
         return resize_maps(hard, (height, width))[0].clamp(0, 1).numpy()
 
     def close(self) -> None:
-        """End the helper process; the next :meth:`refine` starts another."""
+        """End the helper process, which all dense CRF refiners share; the next :meth:`refine` starts another."""
         self._helper.close()
 
 
@@ -128,15 +129,14 @@ class _Helper:
     #: The extension leaks height x width bytes a request: at most 256 MiB before the helper is replaced.
     _LEAK = 1 << 28
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._leaked = 0
         atexit.register(self.close)
 
-    def label(self, image: np.ndarray, prob: np.ndarray, parameters: CRFParameters) -> np.ndarray:
+    def label(self, image: np.ndarray, prob: np.ndarray, parameters: CRFParameters, timeout: float) -> np.ndarray:
         """Labels int8 (H, W) for image uint8 (H, W, 3) and probabilities (H, W, 2)."""
         height, width = image.shape[:2]
         request = b"".join(
@@ -147,9 +147,9 @@ class _Helper:
             )
         )
         with self._lock:
-            answer = self._ask(request, height * width)
+            answer = self._ask(request, height * width, timeout)
             if answer is None:  # it crashed, perhaps of an earlier request's damage: once more with a fresh one
-                answer = self._ask(request, height * width)
+                answer = self._ask(request, height * width, timeout)
         if answer is None:
             raise BackendError("The dense CRF helper process crashed twice on this image; use another refiner.")
         return np.frombuffer(answer, np.int8).reshape(height, width)
@@ -158,7 +158,7 @@ class _Helper:
         with self._lock:
             self._stop()
 
-    def _ask(self, request: bytes, pixels: int) -> bytes | None:
+    def _ask(self, request: bytes, pixels: int, timeout: float) -> bytes | None:
         """The answer's bytes; ``None`` when the process died."""
         process = self._running()
         late = threading.Event()
@@ -167,7 +167,7 @@ class _Helper:
             late.set()
             process.kill()
 
-        watch = threading.Timer(self._timeout, expire)
+        watch = threading.Timer(timeout, expire)
         watch.daemon = True
         watch.start()
         try:
@@ -188,7 +188,7 @@ class _Helper:
         if len(header) < ANSWER.size or len(body) < length:
             self._stop()
             if late.is_set():
-                raise BackendError(f"The dense CRF took longer than {self._timeout:g} seconds; use a smaller image.")
+                raise BackendError(f"The dense CRF took longer than {timeout:g} seconds; use a smaller image.")
             return None
         if status:
             raise BackendError(f"{body.decode(errors='replace')}; type: {INSTALL}")
@@ -219,3 +219,6 @@ class _Helper:
                 with contextlib.suppress(OSError):
                     stream.close()
         process.wait()
+
+
+_SHARED = _Helper()
