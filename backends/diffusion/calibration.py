@@ -125,7 +125,7 @@ def _recipe(section: Mapping[str, Any], name: str) -> TokenRecipe:
     given = section.get(name, {})
     if not isinstance(given, dict):
         raise BackendError(f"{SETTINGS}: {name!r} must be an object; it is {given!r}.")
-    known = {f.name: type(f.default) for f in fields(TokenRecipe)}
+    known: dict[str, Any] = {f.name: type(f.default) for f in fields(TokenRecipe)}
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known:  # written for a later version
