@@ -1,0 +1,73 @@
+"""Small pictures for the report: a mask painted over its scene with the exact outline, as data URLs; curves as SVG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+#: Height of a tile in pixels.
+TILE = 132
+_TINT = {"truth": (38, 190, 120), "mask": (255, 64, 129)}
+
+
+def overlay(image: np.ndarray, mask: np.ndarray | None, truth: np.ndarray | None, tint: str = "mask") -> Image.Image:
+    """The scene with ``mask`` tinted and the outline of ``truth`` in white; either may be None.
+
+    Args:
+        image: uint8 (H, W, 3); mask, truth: bool (H, W).
+    """
+    picture = image.astype(np.float32)
+    if mask is not None:
+        grey = picture.mean(axis=2, keepdims=True)
+        # What is outside the mask fades, so that the mask stands out on any background.
+        picture = np.where(mask[..., None], 0.45 * picture + 0.55 * np.array(_TINT[tint], np.float32), 0.6 * grey + 70)
+    if truth is not None:
+        picture[_outline(truth, 2)] = (20, 20, 20)
+        picture[_outline(truth, 1)] = (255, 255, 255)
+    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+
+
+def data_url(picture: Image.Image, height: int = TILE) -> str:
+    """A WebP data URL of the picture, scaled to ``height`` pixels."""
+    width = max(1, round(picture.width * height / picture.height))
+    buffer = io.BytesIO()
+    picture.resize((width, height), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=82)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def curve_points(losses: Sequence[float], width: float = 120, height: float = 40) -> str:
+    """Points of an SVG polyline of a loss curve, its first value at the top left; "" for fewer than two values."""
+    values = np.asarray([v for v in losses if np.isfinite(v)], np.float64)
+    if values.size < 2:
+        return ""
+    low, high = values.min(), values.max()
+    spread = high - low if high > low else 1.0
+    if values.size > 200:  # a page needs no more points than pixels
+        values = values[np.linspace(0, values.size - 1, 200).astype(int)]
+    x = np.linspace(0, width, values.size)
+    y = height - (values - low) / spread * height
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+def sheet(pictures: Sequence[Image.Image], columns: int, side: int = 192) -> Image.Image:
+    """A contact sheet, each picture fitted into a square of ``side`` pixels."""
+    rows = -(-len(pictures) // columns) if pictures else 1
+    page = Image.new("RGB", (columns * side, rows * side), (32, 32, 32))
+    for i, picture in enumerate(pictures):
+        fitted = picture.copy()
+        fitted.thumbnail((side - 4, side - 4), Image.Resampling.LANCZOS)
+        page.paste(fitted, ((i % columns) * side + 2, (i // columns) * side + 2))
+    return page
+
+
+def _outline(mask: np.ndarray, width: int) -> np.ndarray:
+    """Pixels just outside the mask, ``width`` wide (4-neighbourhood)."""
+    grown = mask.copy()
+    for _ in range(width):
+        padded = np.pad(grown, 1)
+        grown = padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    return grown & ~mask
