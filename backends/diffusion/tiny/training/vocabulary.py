@@ -1,0 +1,75 @@
+"""Text inside the training loop: names under random templates, encoded on the fly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from .library import Library
+from .sources import run_folder
+from .text import TEMPLATES, hidden_states, pad, pieces_of, prompt_ids
+from .tokenizer import LENGTH
+
+ANYTHING = ("thing", "object", "something", "item", "an object", "foreground object")
+MOST_NAMES = 8
+
+
+@dataclass
+class Encoded:
+    """Words as tokens: every piece (P, E), which word it belongs to as an averaging matrix (P, W), and the mean (W, E)."""
+
+    pieces: Tensor
+    average: Tensor
+    mean: Tensor
+    start: Tensor
+    conditions: Tensor
+
+
+class Speaker:
+    """Chooses names and prompts and runs the text encoder over all of them in one batch."""
+
+    def __init__(self, library: Library, encoder: CLIPTextModel) -> None:
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(run_folder() / "tokenizer")
+        self.encoder = encoder
+        self.names = [list(dict.fromkeys([c["label"], *c["names"]]))[:MOST_NAMES] for c in library.concepts]
+        self._pieces = lru_cache(None)(lambda name: tuple(pieces_of(self.tokenizer, name)))
+
+    def name(self, concept: int, rng: np.random.Generator) -> str:
+        """One of the concept's names; its label half the time."""
+        names = self.names[concept]
+        return names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
+
+    def scene_prompt(self, concepts: list[int], rng: np.random.Generator) -> str:
+        """``a photograph of a cat and a dog`` and the like; the empty prompt for a scene without words."""
+        names = [self.name(c, rng) for c in concepts if c >= 0]
+        if not names:
+            return ""
+        rng.shuffle(names)
+        spoken = " and a ".join(names) if rng.random() < 0.7 else " , ".join(names)
+        template = TEMPLATES[rng.integers(len(TEMPLATES))] if rng.random() < 0.5 else "a photograph of a {}"
+        return template.format(spoken)
+
+    def __call__(self, concepts: list[int], prompts: list[str], rng: np.random.Generator) -> Encoded:
+        """Encode one name per concept (plus "thing" as the last word) and full-length prompts (n, LENGTH, E)."""
+        names = [self.name(c, rng) for c in concepts] + [ANYTHING[rng.integers(len(ANYTHING))]]
+        made = []
+        for name in names:
+            template = "{}" if rng.random() < 0.5 else TEMPLATES[rng.integers(len(TEMPLATES))]
+            made.append(prompt_ids(self.tokenizer, list(self._pieces(name))[:8], template))
+        end = self.tokenizer.eos_token_id
+        whole = self.tokenizer(prompts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+        with torch.autocast("cpu", torch.bfloat16):
+            words = hidden_states(self.encoder, pad([m[0] for m in made], end)).float()
+            conditions = hidden_states(self.encoder, whole["input_ids"]).float()
+        owner = [w for w, m in enumerate(made) for _ in range(m[1], m[2])]
+        place = [k for m in made for k in range(m[1], m[2])]
+        pieces = words[owner, place]
+        average = torch.zeros(len(owner), len(made))
+        average[torch.arange(len(owner)), owner] = 1
+        average = average / average.sum(0, keepdim=True).clamp(min=1)
+        return Encoded(pieces, average, average.T @ pieces, conditions[0, 0], conditions)
