@@ -14,6 +14,7 @@ import numpy as np
 
 from backends.contract import Backend, Capture, Needs, Progress
 from ovam_labeler.domain import Label, LearnResult, LoadedImage, ProjectOptions, Proposal
+from ovam_labeler.jobs.contract import JobEngine
 from ovam_labeler.settings import Settings
 from token_store.contract import TokenStore
 from token_store.entities import Correction, Scope
@@ -92,12 +93,26 @@ class CorrectionDecoder(Protocol):
 class Application(Protocol):
     """Everything joined; made by ``application.build_application(settings)``."""
 
-    settings: Settings
-    store: TokenStore
-    inference: Inference
-    proposer: Proposer
-    learner: Learner
-    decoders: Mapping[str, CorrectionDecoder]
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def store(self) -> TokenStore: ...
+
+    @property
+    def inference(self) -> Inference: ...
+
+    @property
+    def proposer(self) -> Proposer: ...
+
+    @property
+    def learner(self) -> Learner: ...
+
+    @property
+    def decoders(self) -> Mapping[str, CorrectionDecoder]: ...
+
+    @property
+    def jobs(self) -> JobEngine: ...
 
     def backend(self) -> Backend:
         """The base model, loaded at the first call.  Raises ModelError with what to type."""

@@ -1,0 +1,39 @@
+"""``/``: what this server is and does, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from ovam_labeler import __version__
+from ovam_labeler.services import Application
+from ovam_labeler.translate import translate_errors
+
+#: Most jobs of a state that are counted.
+COUNTED = 1000
+
+
+def blueprint(application: Application, state: Callable[[], Mapping[str, Any]]) -> Blueprint:
+    routes = Blueprint("status", __name__)
+
+    @routes.get("/")
+    def index() -> Response:
+        with translate_errors():
+            jobs = {
+                name: len(application.store.list_jobs(states=(name,), limit=COUNTED))
+                for name in ("queued", "running", "failed")
+            }
+        return jsonify(
+            {
+                "name": "ovam-labeler",
+                "version": __version__,
+                "model": application.settings.model,
+                **state(),
+                "jobs": jobs,
+                "label_studio": application.settings.label_studio_url,
+            }
+        )
+
+    return routes
