@@ -121,7 +121,7 @@ def _accepts(spec: BackendSpec, model: str) -> bool:
     """Whether ``spec`` takes the model; a plugin that fails at the question does not."""
     try:
         return bool(spec.accepts(model))
-    except Exception:  # a stranger's code: any failure means "not this one"
+    except (Exception, SystemExit):  # a stranger's code: any failure means "not this one"
         return False
 
 
@@ -143,7 +143,7 @@ def _plugins(group: str, check: Callable[[Any], Any]) -> Mapping[str, Found[Any]
             continue
         try:
             found[name] = Found(name, distribution, check(point.load()), None)
-        except Exception as error:  # whatever a stranger's module raises on import is this plugin's error only
+        except (Exception, SystemExit) as error:  # whatever a stranger's module does on import is its own error only
             found[name] = Found(name, distribution, None, _sentence(error))
     return dict(sorted(found.items()))
 
@@ -157,7 +157,7 @@ def _entry_points(group: str) -> list[importlib.metadata.EntryPoint]:
     return own + [p for p in installed if p.dist is None or p.dist.name != DISTRIBUTION]
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, BackendError) else f"{type(error).__name__}: {text}"
 

@@ -14,11 +14,12 @@ def quiet(*libraries: str) -> Iterator[None]:
 
     Their notes concern optional packages, not our users.
     """
+    # Imported first: these modules set their logger's level when they are loaded.
+    switches = [importlib.import_module(f"{name}.utils.logging") for name in libraries]
     loggers = [logging.getLogger(name) for name in libraries]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    switches = [importlib.import_module(f"{name}.utils.logging") for name in libraries]
     shown = [switch for switch in switches if switch.is_progress_bar_enabled()]
     for switch in shown:
         switch.disable_progress_bar()

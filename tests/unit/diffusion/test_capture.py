@@ -64,7 +64,7 @@ def test_conditional_half_is_kept(backend: Backend) -> None:
     alone = reader.generate("a cat", Needs(), seed=1, guidance=1.0, **STEPS).capture
     assert one.info.cfg_half == "conditional"
     # In the first step the latents are the same noise, so only the text of the kept half can make a difference.
-    for a, b, c, d in zip(*map(first_step, (one, other, changed, alone)), strict=True):
+    for a, b, _, d in zip(*map(first_step, (one, other, changed, alone)), strict=True):
         assert torch.equal(a, b)
         assert torch.allclose(a, d, atol=4e-3)
     assert max((a - c).abs().max() for a, c in zip(first_step(one), first_step(changed), strict=True)) > 1e-2
