@@ -92,11 +92,13 @@ def refusal(connection: Connection, location: Location) -> StoreError | None:
         case SchemaState.FOREIGN:
             return StoreError(f"The database {location.shown} belongs to another program: choose another file.")
         case SchemaState.BLANK:
-            return StoreVersionError(f"The database {location.shown} is empty: type `ovam-labeler database upgrade`.")
+            return StoreVersionError(
+                f"The database {location.shown} is empty: type `ovam-labeler doctor`, which creates it."
+            )
         case SchemaState.OLDER:
             return StoreVersionError(
                 f"The database {location.shown} has schema {current(connection)}, older than this program's {head()}: "
-                "type `ovam-labeler database upgrade`."
+                "type `ovam-labeler doctor`, which upgrades it."
             )
         case SchemaState.NEWER:
             return StoreVersionError(

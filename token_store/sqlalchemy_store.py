@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from token_store import schema
-from token_store.contract import StoreError
 from token_store.engine import BUSY_TIMEOUT_MS, create_folder, locate, make_engine, translate
 from token_store.sql.corrections import SqlCorrections
 from token_store.sql.jobs import SqlJobs
@@ -98,9 +97,9 @@ def open_store(url_or_path: str | os.PathLike[str], *, migrate: bool = True) -> 
             if not migrate:
                 raise refused
             schema.upgrade(location)
-    except (DBAPIError, sqlite3.Error) as error:
-        raise translate(error, location) from error
-    except StoreError:
+    except BaseException as error:
         engine.dispose()
+        if isinstance(error, DBAPIError | sqlite3.Error):
+            raise translate(error, location) from error
         raise
     return SqlAlchemyStore(location, engine)

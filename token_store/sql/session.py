@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from token_store.contract import StoreError
+from token_store.contract import InvalidValueError, StoreError
 from token_store.engine import WRITES, Location, translate
 from token_store.sql.values import now
 from token_store.tables import AuditRow
@@ -61,6 +61,9 @@ class SqlTransactions:
                 yield session
         except (DBAPIError, sqlite3.Error) as error:
             raise translate(error, self._location) from error
+        except (OverflowError, UnicodeEncodeError) as error:
+            # A number over 64 bits, half a surrogate pair: no stored value is like that, so nothing can match it.
+            raise InvalidValueError(f"A value cannot be put to the database: {error}.") from error
         except PoolTimeoutError as error:
             raise StoreError(f"The database {self._location.shown} is busy: no connection became free.") from error
 
