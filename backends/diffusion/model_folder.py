@@ -31,7 +31,8 @@ SETTINGS = "ovam.json"
 PIPELINES = ("StableDiffusionPipeline",)
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ("*.json", "*.txt", "unet/*.safetensors", "text_encoder/*.safetensors", "vae/*.safetensors")
-_HUB_LEFT_OUT = ("*.fp16.safetensors", "*.non_ema.safetensors", "safety_checker/*", "feature_extractor/*")
+_HUB_LEFT_OUT = ("*.non_ema.safetensors", "safety_checker/*", "feature_extractor/*")
+_HALF = "*.fp16.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,10 @@ def _fetch(model: str, progress: Progress | None) -> Path:
     if progress is not None:
         progress(0.0, f"Fetching {model} from the hub.")
     try:
-        return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_HUB_LEFT_OUT)))
+        path = Path(snapshot_download(model, allow_patterns=[*_HUB_FILES], ignore_patterns=[*_HUB_LEFT_OUT, _HALF]))
+        if not any(path.glob("unet/*.safetensors")):  # a repository with half-precision weights alone
+            path = Path(snapshot_download(model, allow_patterns=[*_HUB_FILES], ignore_patterns=[*_HUB_LEFT_OUT]))
+        return path
     except Exception as error:  # the hub's errors share no base class: offline, not found, gated, disk full
         reason = " ".join(str(error).split())[:200]
         raise BackendError(

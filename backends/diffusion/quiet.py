@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+#: Both libraries import their parts lazily and in circles: two threads loading at once see half-made modules.
+_LOADING = threading.RLock()
 
 
 @contextmanager
 def quiet(*libraries: str) -> Iterator[None]:
     """Errors only and no progress bars from ``"diffusers"`` / ``"transformers"`` inside the block; restored after it.
 
-    Their notes concern optional packages, not our users.
+    Their notes concern optional packages, not our users.  One thread at a time; import the libraries inside the block.
     """
+    with _LOADING:
+        yield from _switched_off(libraries)
+
+
+def _switched_off(libraries: tuple[str, ...]) -> Iterator[None]:
     # Imported first: these modules set their logger's level when they are loaded.
     switches = [importlib.import_module(f"{name}.utils.logging") for name in libraries]
     loggers = [logging.getLogger(name) for name in libraries]

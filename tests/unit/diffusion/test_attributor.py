@@ -59,6 +59,24 @@ def test_projections_read_alone_are_the_unets(folder: Path) -> None:
         assert (alone[name].heads, alone[name].scale) == (projection.heads, projection.scale)
 
 
+@pytest.mark.parametrize("heads", [8, (1, 2, 4, 4)])  # as Stable Diffusion 1.x and 2.x have them
+def test_heads_are_read_from_the_configuration(heads: int | tuple[int, ...]) -> None:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        block_out_channels=(16, 32, 64, 64),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=heads,
+        norm_num_groups=8,
+    )
+    modules = dict(unet.named_modules())
+    projections = projections_of(unet)
+    assert len(projections) == 9
+    for name, projection in projections.items():
+        assert (projection.heads, projection.scale) == (modules[name].heads, modules[name].scale)
+
+
 def test_heads_and_order_are_those_of_the_capture(backend: Backend, attributor: StableDiffusionAttributor) -> None:
     capture = backend.reader().capture(np.zeros((64, 64, 3), np.uint8), Needs())
     layers = capture.info.layout["queries"]

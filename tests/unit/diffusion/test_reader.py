@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -223,3 +224,22 @@ def test_v_prediction_small_autoencoder_and_own_defaults(tmp_path: Path, photo: 
     assert bundle.steps == 2
     assert backend.reader_settings["timesteps"] == [50, 150] == backend.reader().settings["timesteps"]
     assert backend.reader() is backend.reader()
+
+
+@pytest.mark.parametrize(
+    "name", ["PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"]
+)
+def test_schedulers(folder: Path, tmp_path: Path, backend: Backend, photo: np.ndarray, name: str) -> None:
+    """Each recorded pass is a step of the scheduler; images are read alike, whatever the scheduler's own scaling."""
+    copy = shutil.copytree(folder, tmp_path / "m")
+    config = json.loads((copy / "scheduler/scheduler_config.json").read_text())
+    (copy / "scheduler/scheduler_config.json").write_text(json.dumps({**config, "_class_name": name}))
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", name]}))
+    reader = load_backend(str(copy)).reader()
+    one, again = (reader.generate("a cat", Needs(), seed=1, steps=4, size=(64, 64)) for _ in range(2))
+    assert np.array_equal(one.image, again.image) and same(one.capture, again.capture)
+    assert len(one.capture.info.timesteps) == reader.unet_passes / 2 >= 4
+    assert QueryBundle.from_tensors(one.capture.tensors, one.capture.info.layout).steps == reader.unet_passes / 2
+    read, plain = reader.capture(photo, Needs()), backend.reader().capture(photo, Needs())
+    assert all(torch.equal(read.tensors[k], plain.tensors[k]) for k in plain.tensors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends.contract import BackendSpec
+from ovam_labeler.plugin_api import BackendSpec
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

@@ -1,7 +1,7 @@
 """A base model of another family, as a stranger would write it: no UNet, no text encoder, a pixel's "query" is its colour.
 
 A class word is a colour name; a token is a colour.  It keeps its own layout of a capture and does its own maps and fits, and
-imports nothing of this project but the contracts.
+imports nothing of this project but the plugin API.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends.contract import (
+from ovam_labeler.plugin_api import (
     Attributor,
     Backend,
     BackendError,
@@ -139,9 +139,9 @@ class ColourAttributor:
         kept = values.detach().clone()
         for epoch in range(recipe.epochs):
             loss = torch.stack([self._loss(e, values) for e in examples]).mean()
-            if not losses or float(loss) < min(losses):
+            if not losses or loss.item() < min(losses):
                 kept = values.detach().clone()
-            losses.append(float(loss))
+            losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
