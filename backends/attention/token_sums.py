@@ -14,21 +14,16 @@ _MOST = 1 << 24
 
 
 class _SigmoidSums(torch.autograd.Function):
-    """sum over steps and heads of sigmoid(Q k), with the analytic gradient.
+    """sum over steps and heads of sigmoid(k Q^T), with the analytic gradient.
 
     Autograd would keep each converted step of the queries alive; this keeps only the sigmoids (d_head times smaller).
     """
 
     @staticmethod
     def forward(queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """queries (steps, heads, P, d), keys (heads, d, S) -> sums (P, S) and the sigmoids, for the backward."""
-        total = keys.new_zeros(queries.shape[2], keys.shape[2])
-        sigmoids = []
-        for step in queries:
-            s = torch.sigmoid(torch.matmul(step.to(keys.dtype), keys))
-            total += s.sum(0)
-            sigmoids.append(s)
-        return total, torch.stack(sigmoids)
+        """queries (steps, heads, P, d), keys (heads, S, d) -> sums (S, P) and the sigmoids, for the backward."""
+        sigmoids = torch.stack([torch.sigmoid(_logits(step, keys)) for step in queries])
+        return sigmoids.sum((0, 1)), sigmoids
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -38,9 +33,9 @@ class _SigmoidSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: torch.Tensor, _: torch.Tensor) -> tuple[None, torch.Tensor]:  # type: ignore[no-untyped-def]
         queries, sigmoids = ctx.saved_tensors
-        total = grad.new_zeros(queries.shape[1], queries.shape[3], grad.shape[1])
+        total = grad.new_zeros(queries.shape[1], grad.shape[0], queries.shape[3])
         for step, s in zip(queries, sigmoids, strict=True):
-            total += torch.matmul(step.to(grad.dtype).transpose(1, 2), grad * s * (1 - s))
+            total += torch.matmul(grad * s * (1 - s), step.to(grad.dtype))
         return None, total
 
 
@@ -57,12 +52,9 @@ def softmax_sums(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -
     """
     heads, _, sets, n = keys.shape
     width = max(1, _MOST // max(1, heads * queries.shape[2] * n))
-    parts = [
-        _two_tokens(queries, keys[:, :, a : a + width], mix[a : a + width])
-        if n == 2
-        else _many_tokens(queries, keys[:, :, a : a + width], mix[a : a + width])
-        for a in range(0, sets, width)
-    ]
+    keys = keys.permute(0, 2, 3, 1)
+    one = _two_tokens if n == 2 else _many_tokens
+    parts = [one(queries, keys[:, a : a + width], mix[a : a + width]) for a in range(0, sets, width)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -74,28 +66,37 @@ def linear_sums(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) ->
     return torch.einsum("hpd,hdsn,snk->skp", folded, keys, mix)
 
 
+def _logits(step: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """(heads, P, d) queries and (heads, m, d) keys -> (heads, m, P).
+
+    Pixels come last: a softmax over a handful of tokens is vectorised along them, eight times faster than the other way round.
+    """
+    return torch.matmul(keys, step.to(keys.dtype).transpose(1, 2))
+
+
 def _two_tokens(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """softmax over {0, 1} is the sigmoid of the logit difference: maps (1 - s, s), mixed."""
-    delta = keys[..., 1] - keys[..., 0]
+    """softmax over {0, 1} is the sigmoid of the logit difference: maps (1 - s, s), mixed.  keys (heads, S, 2, d)."""
+    delta = (keys[:, :, 1] - keys[:, :, 0]).contiguous()
     steps, heads = queries.shape[:2]
     if torch.is_grad_enabled() and delta.requires_grad:
         sums = _SigmoidSums.apply(queries, delta)[0]
     else:
-        sums = delta.new_zeros(queries.shape[2], delta.shape[2])
+        sums = delta.new_zeros(delta.shape[1], queries.shape[2])
         for step in queries:
-            sums += torch.sigmoid(torch.matmul(step.to(delta.dtype), delta)).sum(0)
+            sums += torch.sigmoid(_logits(step, delta)).sum(0)
     first, second = mix[:, 0, :, None], mix[:, 1, :, None]
-    return first * (steps * heads) + (second - first) * sums.T[:, None, :]
+    return first * (steps * heads) + (second - first) * sums[:, None, :]
 
 
 def _many_tokens(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    heads, _, sets, n = keys.shape
-    flat = keys.flatten(2)
+    """As :func:`softmax_sums`, keys (heads, S, n, d)."""
+    heads, sets, n, _ = keys.shape
+    flat = keys.flatten(1, 2)
+    mixing = mix.transpose(1, 2)
 
     def one(step: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        logits = torch.matmul(step.to(flat.dtype), flat)
-        attention = logits.view(heads, -1, sets, n).softmax(-1).sum(0)
-        return torch.einsum("psn,snk->skp", attention, mix)
+        attention = _logits(step, flat).view(heads, sets, n, -1).softmax(2).sum(0)
+        return torch.matmul(mixing, attention)
 
     # With gradients, a step's softmax is computed again in the backward instead of being kept for all steps.
     again = torch.is_grad_enabled() and keys.requires_grad and queries.shape[0] > 1

@@ -17,8 +17,8 @@ class Ovam:
 
     Attributes:
         name: as registered in the entry point group ``ovam_labeler.methods``.
-        self_attention: multiply each map by A_alpha (Eq. 8-9), alpha 0.85 for words and 0.95 for learned tokens as in
-            section 4.1.  Needs self-attention at the latent's own resolution in the capture.
+        self_attention: multiply each map by A_alpha (Eq. 8-9), alpha 0.85 for the words of a prompt and 0.95 for two
+            tokens, as in section 4.1.  Needs self-attention at the latent's own resolution in the capture.
     """
 
     name: str = "ovam"
@@ -39,12 +39,15 @@ class Ovam:
             return maps
         received = ReceivedMaps.from_tensors(capture.tensors, capture.info.layout).finest()
         words, tokens = weigh(maps, received, ALPHA_WORDS), weigh(maps, received, ALPHA_TOKENS)
-        learned = torch.tensor([_is_learned(q) for q in queries], device=maps.device)
-        return torch.where(learned[:, None, None], tokens, words)
+        pairs = torch.tensor([_two_rows(q) for q in queries], device=maps.device)
+        return torch.where(pairs[:, None, None], tokens, words)
 
 
-def _is_learned(query: ClassQuery) -> bool:
-    """A learned token competes with the background alone: two rows.  A prompt has at least start, word and end."""
+def _two_rows(query: ClassQuery) -> bool:
+    """Whether the class competes with the background alone, as learned tokens do and words of models read in pairs.
+
+    The paper's two alphas belong to the two scales of such maps and of maps of a whole prompt.
+    """
     return all(tokens.embeddings.shape[0] == 2 for tokens in query)
 
 
