@@ -47,16 +47,23 @@ def read_limited(stream: IO[bytes], max_bytes: int) -> bytes:
 
 
 def load_image(
-    source: bytes | str | Path | IO[bytes], *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    source: bytes | str | Path | IO[bytes],
+    settings: Settings | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> LoadedImage:
     """Load an image from bytes, a file's path or an open binary file.
 
     EXIF orientation is applied; 16-bit is scaled to 8; alpha is composited on white; of an animation the first frame
-    counts.  The identity (``sha256``) is over the file's bytes as they came.
+    counts.  The identity (``sha256``) is over the file's bytes as they came.  ``settings`` give the bounds where they
+    are passed.
 
     Raises:
         BadImageError: no such file, not an image of an allowed format, truncated or corrupt, or out of bounds.
     """
+    if settings is not None:
+        max_pixels, max_bytes = settings.max_image_pixels, settings.max_image_bytes
     data = _bytes_of(source, max_bytes)
     if not data:
         raise BadImageError("The image file is empty.")

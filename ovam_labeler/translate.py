@@ -12,7 +12,7 @@ from token_store import contract as store
 
 
 @contextmanager
-def translate(backend_error: type[errors.OvamError] = errors.BadRequestError) -> Iterator[None]:
+def translate_errors(backend_error: type[errors.OvamError] = errors.BadRequestError) -> Iterator[None]:
     """Turn errors of ``backends`` and ``token_store``, and a full disk, into :class:`~ovam_labeler.errors.OvamError`.
 
     Args:
@@ -27,7 +27,7 @@ def translate(backend_error: type[errors.OvamError] = errors.BadRequestError) ->
         raise errors.StorageFullError(str(error)) from error
     except store.NotFoundError as error:
         raise errors.NotFoundError(str(error)) from error
-    except store.InvalidTokenError as error:
+    except store.InvalidValueError as error:
         raise errors.BadRequestError(str(error)) from error
     except store.StoreError as error:
         raise errors.OvamError(str(error)) from error

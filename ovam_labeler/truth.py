@@ -52,9 +52,9 @@ def build_truths(
     width = round(ring * min(size))
     truths = []
     for label in dict.fromkeys(taught):
-        mask = unions.get(label)
-        if mask is None or not mask.any():
-            truths.append(Truth(label, "negative", np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)))
+        mask = unions.get(label, np.zeros(size, dtype=bool))
+        if not mask.any():
+            truths.append(Truth(label, "negative", mask, np.zeros(size, dtype=bool)))
             continue
         ignore = border_ring(mask, width)
         if exhaustive is False:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import struct
@@ -83,10 +84,8 @@ def test_corrupt_bytes_never_raise_anything_else() -> None:
             broken = bytearray(data)
             for at in rng.integers(8, len(data), 6):
                 broken[at] = int(rng.integers(0, 256))
-            try:
+            with contextlib.suppress(BadImageError):
                 assert load_image(bytes(broken)).pixels.dtype == np.uint8
-            except BadImageError:
-                pass
 
 
 def test_bomb_is_refused_before_decoding() -> None:

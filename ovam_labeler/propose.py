@@ -1,0 +1,217 @@
+"""Image + labels -> one mask proposal a label: capture, maps, presence, Eq. 9, refiner, overlap."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from backends import discovery
+from backends.attention.binarize import masks_from_soft, recentre, relative_map
+from backends.attention.presence import presence_features, presence_probability
+from backends.contract import Backend, Calibration, MaskMethod, Progress, Refiner
+from backends.discovery import Found
+from ovam_labeler.domain import Label, LoadedImage, ProjectOptions, Proposal
+from ovam_labeler.errors import BadRequestError, ModelError
+from ovam_labeler.inference import InferenceService
+from ovam_labeler.model_version import model_version
+from ovam_labeler.settings import Settings
+from ovam_labeler.translate import translate_errors
+from ovam_labeler.vocabulary import Meaning, Vocabulary
+from token_store.entities import Scope
+
+log = logging.getLogger(__name__)
+
+NO_REFINER = "none"
+
+#: Part of the progress bar that reading takes; the maps are quick.
+_READING = 0.9
+
+#: Masks are made on at most this many pixels and enlarged from there: maps are far coarser, and memory is bounded.
+_WORK_PIXELS = 1 << 22
+
+T = TypeVar("T")
+
+
+class ProposeService:
+    """Implements :class:`ovam_labeler.services.Proposer`.  Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Callable[[], Backend],
+        inference: InferenceService,
+        vocabulary: Vocabulary,
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._inference = inference
+        self._vocabulary = vocabulary
+
+    def propose(
+        self,
+        image: LoadedImage,
+        labels: Sequence[Label],
+        scope: Scope,
+        options: ProjectOptions,
+        *,
+        prompt: str = "",
+        progress: Progress | None = None,
+    ) -> list[Proposal]:
+        """See :meth:`ovam_labeler.services.Proposer.propose`.
+
+        Raises:
+            BadRequestError: an empty or over-long label or prompt, an unknown method or refiner, a threshold outside 0..1.
+            ModelError: the base model or a plugin cannot be loaded.
+        """
+        if not labels:
+            return []
+        method, refiner = find_method(options.method), find_refiner(options.refiner)
+        backend = self._backend()
+        asked = list(dict.fromkeys(labels))
+        meanings = [m for m in self._vocabulary.meanings(asked, scope, words=options.words) if m is not None]
+        proposals: dict[Label, Proposal] = {}
+        if meanings:
+            with translate_errors():
+                needs = method.needs(backend.attributor)
+            reading = None if progress is None else _part(progress, 0.0, _READING)
+            capture = self._inference.submit(image, needs, prompt=prompt, progress=reading).result()
+            with translate_errors():
+                maps = method.maps(backend.attributor, capture, [m.query for m in meanings]).detach().float().cpu()
+                found = decide(image, maps, meanings, backend.attributor.calibration, options, refiner)
+            proposals = {m.label: p for m, p in zip(meanings, found, strict=True)}
+        if progress is not None:
+            progress(1.0, "Proposed masks")
+        return [proposals.get(label) or _unasked(label, image) for label in labels]
+
+    def model_version(self, labels: Sequence[Label], scope: Scope, options: ProjectOptions) -> str:
+        """See :meth:`ovam_labeler.services.Proposer.model_version`."""
+        return model_version(self._settings, labels, self._vocabulary.active(labels, scope), options)
+
+
+def decide(
+    image: LoadedImage,
+    maps: torch.Tensor,
+    meanings: Sequence[Meaning],
+    calibration: Calibration,
+    options: ProjectOptions,
+    refiner: Refiner | None,
+) -> list[Proposal]:
+    """From heat maps to proposals, in order.
+
+    Args:
+        maps: (classes, h, w) float32 in 0..1, one for each meaning.
+    """
+    probabilities = [
+        presence_probability(
+            features, calibration.token_presence if m.source == "token" else calibration.word_presence
+        )
+        for features, m in zip(presence_features(maps), meanings, strict=True)
+    ]
+    judged = [not options.presence or p >= calibration.presence_cut for p in probabilities]
+    thresholds = [
+        options.threshold if options.threshold is not None else threshold_of(calibration, m.source) for m in meanings
+    ]
+    size = (image.height, image.width)
+    pixels = _bounded(image.pixels)
+    present = [k for k, there in enumerate(judged) if there]
+    softs = [relative_map(maps[k], pixels.shape[:2]) for k in present]
+    cuts = [thresholds[k] for k in present]
+    if refiner is not None:
+        # Refiners read a probability: the threshold is bent to one half before, and is one half afterwards.
+        softs = [_refined(refiner, pixels, recentre(s, t)) for s, t in zip(softs, cuts, strict=True)]
+        cuts = [0.5] * len(softs)
+    confidence = [max(probabilities[k], 1e-3) if options.presence else 1.0 for k in present]
+    masks = dict(
+        zip(present, masks_from_soft(softs, cuts, overlap=options.overlap, confidence=confidence), strict=True)
+    )
+    margins = {k: _margin(s, masks[k], t) for k, s, t in zip(present, softs, cuts, strict=True)}
+    proposals = []
+    for k, meaning in enumerate(meanings):
+        mask = masks.get(k)
+        there = mask is not None and bool(mask.any())
+        presence = probabilities[k] if options.presence else 1.0
+        # Sure of a mask: the class is there and the map is decided inside it.  Sure of none: the class is not there.
+        score = presence * (0.5 + 0.5 * margins[k]) if there else 1.0 - probabilities[k]
+        proposals.append(
+            Proposal(
+                label=meaning.label.name,
+                mask=_enlarged(mask, size) if mask is not None else np.zeros(size, dtype=bool),
+                soft=maps[k].numpy(),
+                score=float(np.clip(score, 0.0, 1.0)),
+                present=there,
+                presence=presence,
+                source=meaning.source,
+                token_version=meaning.version.number if meaning.version is not None else None,
+            )
+        )
+    return proposals
+
+
+def threshold_of(calibration: Calibration, source: str) -> float:
+    """Eq. 9's tau for a learned token or a word."""
+    return calibration.token_threshold if source == "token" else calibration.word_threshold
+
+
+def find_method(name: str) -> MaskMethod:
+    """A mask method by name.  Raises BadRequestError (unknown) or ModelError (broken plugin)."""
+    return _plugin("method", name, discovery.methods())
+
+
+def find_refiner(name: str) -> Refiner | None:
+    """A refiner by name; None for ``"none"``.  Raises BadRequestError (unknown) or ModelError (broken plugin)."""
+    return None if name == NO_REFINER else _plugin("refiner", name, discovery.refiners(), NO_REFINER)
+
+
+def _plugin(kind: str, name: str, found: Mapping[str, Found[T]], *others: str) -> T:
+    if name not in found:
+        known = ", ".join([*others, *found]) or "none"
+        raise BadRequestError(f"The {kind} {name!r} is not installed; installed are {known}.")
+    with translate_errors(ModelError):
+        return found[name].get()
+
+
+def _refined(refiner: Refiner, pixels: np.ndarray, soft: np.ndarray) -> np.ndarray:
+    """The refiner's map, checked: a stranger's plugin must not break the page."""
+    refined = np.asarray(refiner.refine(pixels, soft), dtype=np.float32)
+    if refined.shape != soft.shape or not np.isfinite(refined).all():
+        log.warning("The refiner %r gave an unusable map and was left out.", refiner.name)
+        return soft
+    return refined.clip(0, 1)
+
+
+def _bounded(pixels: np.ndarray) -> np.ndarray:
+    """The image on at most :data:`_WORK_PIXELS` pixels, by taking every n-th."""
+    step = int(np.ceil(np.sqrt(pixels.shape[0] * pixels.shape[1] / _WORK_PIXELS)))
+    return pixels if step <= 1 else np.ascontiguousarray(pixels[step // 2 :: step, step // 2 :: step])
+
+
+def _enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask brought to the image's size by its nearest pixels."""
+    if mask.shape == size:
+        return mask
+    rows = np.arange(size[0]) * mask.shape[0] // size[0]
+    columns = np.arange(size[1]) * mask.shape[1] // size[1]
+    return mask[rows[:, None], columns]
+
+
+def _margin(soft: np.ndarray, mask: np.ndarray, threshold: float) -> float:
+    """How decided the map is inside its mask: mean height above the threshold, 0..1."""
+    if not mask.any():
+        return 0.0
+    return float(((soft[mask] - threshold) / max(1.0 - threshold, 1e-6)).mean().clip(0, 1))
+
+
+def _unasked(label: Label, image: LoadedImage) -> Proposal:
+    """A label without a token where words are switched off: nothing is proposed, and nothing was judged."""
+    nothing = np.zeros((image.height, image.width), dtype=bool)
+    return Proposal(label.name, nothing, np.zeros((1, 1), np.float32), 0.0, False, 0.0, "word")
+
+
+def _part(progress: Progress, start: float, end: float) -> Progress:
+    """A callback whose 0..1 is a part of another's."""
+    return lambda fraction, message: progress(start + (end - start) * fraction, message)
+
