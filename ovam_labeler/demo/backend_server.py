@@ -5,10 +5,17 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.app import create_app
+
+
+class _Quiet(WSGIRequestHandler):
+    """Says nothing of requests that went well: a progress bar is being drawn."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
 
 
 class BackendServer:
@@ -19,7 +26,7 @@ class BackendServer:
     """
 
     def __init__(self, app: Application, port: int = 0) -> None:
-        self._server = make_server("127.0.0.1", port, create_app(app), threaded=True)
+        self._server = make_server("127.0.0.1", port, create_app(app), threaded=True, request_handler=_Quiet)
         self.port = int(self._server.server_port)
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="demo-backend", daemon=True)

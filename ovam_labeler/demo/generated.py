@@ -16,10 +16,13 @@ from ovam_labeler.errors import ModelError
 from ovam_labeler.evaluation.measure import Tick
 from ovam_labeler.evaluation.metrics import iou
 from ovam_labeler.evaluation.probe import Probe
+from ovam_labeler.image_source import load_image
 from ovam_labeler.services import Application
 
 #: The prompt of every generated picture; the paper's own template.
 PROMPT = "A photograph of a {}"
+#: Share of a picture below which the judge's mask counts as nothing found.
+NOTHING = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,19 @@ class GeneratedPicture:
 def generate(
     app: Application, probe: Probe, words: Sequence[str], folder: Path, seed: int, tick: Tick
 ) -> list[GeneratedPicture]:
-    """One picture a word, its queries cached and its making recorded; equal seeds give equal pictures."""
+    """One picture a word, its queries cached and its making recorded; equal seeds give equal pictures.
+
+    A picture of an earlier run that the store still knows is kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for i, word in enumerate(words):
-        image, png, _ = app.inference.generate(PROMPT.format(word), seed=1000 * seed + i, needs=probe.needs)
         name = f"generated-{i:02d}"
         path = folder / f"{name}.png"
-        path.write_bytes(png)
+        image = load_image(path) if path.exists() else None
+        if image is None or app.store.get_image(image.sha256) is None:
+            image, png, _ = app.inference.generate(PROMPT.format(word), seed=1000 * seed + i, needs=probe.needs)
+            path.write_bytes(png)
         made.append(GeneratedPicture(name, word, path, image))
         tick((i + 1) / len(words))
     return made
@@ -91,5 +99,7 @@ def judged(
         "judge_iou_on_composed": judge.own_iou(composed),
         "composed": len(composed),
     }
+    if blank := sum(float(j.mean()) < NOTHING for j in judgements):
+        found["note"] = f"The judge finds nothing that stands out in {blank} of {len(pictures)} generated pictures."
     tick(1.0)
     return found

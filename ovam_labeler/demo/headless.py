@@ -7,14 +7,15 @@ Everything is real: Label Studio, the backend's HTTP server, its store and worke
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from pydantic import SecretStr
 
 from backends.diffusion.tiny.training.composer import compose
@@ -25,6 +26,7 @@ from ovam_labeler.demo.pictures import overlay
 from ovam_labeler.demo.project import DemoProject
 from ovam_labeler.demo.report_page import write_page
 from ovam_labeler.demo.scenes import Plan, SceneSet, make_scenes
+from ovam_labeler.demo.signals import ended_by_signals
 from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.demo.steps import Steps
 from ovam_labeler.errors import OvamError
@@ -37,8 +39,6 @@ from token_store.entities import Scope
 
 #: Pictures generated of each known word.
 GENERATED_EACH = 2
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def run_headless(settings: Settings, report: Path, seed: int, plan: Plan | None 
     """
     begin = time.perf_counter()
     report.mkdir(parents=True, exist_ok=True)
-    with Steps() as steps, tempfile.TemporaryDirectory(prefix="ovam-demo-") as name:
+    with ended_by_signals(), Steps() as steps, tempfile.TemporaryDirectory(prefix="ovam-demo-") as name:
         work = Path(name)
         timings: dict[str, float] = {}
         scenes = _composed(seed, plan or Plan(), work / "files" / "scenes", steps)
@@ -103,6 +103,8 @@ def started(settings: Settings, work: Path, scenes: SceneSet, seed: int, steps: 
     from ovam_labeler.application import build_application
     from ovam_labeler.demo.backend_server import BackendServer
     from ovam_labeler.tools.label_studio.client import LabelStudioClient
+    from ovam_labeler.tools.label_studio.corrections import TOOL
+    from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 
     cache = settings.data_dir / "demo-cache"
     environment = find_environment(settings.data_dir)
@@ -120,7 +122,7 @@ def started(settings: Settings, work: Path, scenes: SceneSet, seed: int, steps: 
                 "webhook_secret": None,
             }
         )
-        app = build_application(own)
+        app = build_application(own, decoders={TOOL: LabelStudioTool(own)})
         stack.callback(app.close)
         probe = Probe(app, work / "files" / "scenes")
         server = stack.enter_context(BackendServer(app))
@@ -160,7 +162,7 @@ def _composed(seed: int, plan: Plan, folder: Path, steps: Steps) -> SceneSet:
 
 def _judge_generated(
     running: Running, scenes: SceneSet, steps: Steps, played: Played
-) -> tuple[dict[str, object], list[tuple[str, object]]]:
+) -> tuple[dict[str, Any], list[tuple[str, Image.Image]]]:
     """Predict the generated pictures through Label Studio, count UNet passes, compare with the independent labeller."""
     tick = steps("Predicting the generated pictures from their kept queries")
     with played.timed("predict_generated"):
@@ -181,4 +183,4 @@ def _judge_generated(
     shown = [
         (f"{p.label}", overlay(p.image.pixels, mask, None)) for p, mask in zip(running.generated, masks, strict=True)
     ]
-    return found, list(shown)
+    return found, shown

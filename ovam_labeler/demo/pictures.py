@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 #: Height of a tile in pixels.
-TILE = 132
+TILE = 140
 _TINT = {"truth": (38, 190, 120), "mask": (255, 64, 129)}
 
 
@@ -39,7 +39,7 @@ def data_url(picture: Image.Image, height: int = TILE) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def curve_points(losses: Sequence[float], width: float = 120, height: float = 40) -> str:
+def curve_points(losses: Sequence[float], width: float = 120, height: float = 56) -> str:
     """Points of an SVG polyline of a loss curve, its first value at the top left; "" for fewer than two values."""
     values = np.asarray([v for v in losses if np.isfinite(v)], np.float64)
     if values.size < 2:

@@ -41,6 +41,7 @@ def write_page(
         report=report,
         strips=[_strip(row, played) for row in report["concepts"]],
         generated=[{"caption": caption, "url": data_url(picture, 160)} for caption, picture in generated],
+        captions=dict(_TILES),
         total=sum(report["timings"].values()),
     )
     path.write_text(page, encoding="utf-8")
@@ -55,7 +56,7 @@ def _strip(row: Mapping[str, Any], played: Played) -> dict[str, Any]:
     """Tiles and loss curves of one concept."""
     name, measurement = row["name"], played.measurement
     corrected = played.scenes.of(name, "correction")[0]
-    tiles = [
+    tiles: list[dict[str, Any]] = [
         {
             "caption": "the corrected mask",
             "url": data_url(overlay(corrected.image, corrected.truth, None, "truth")),

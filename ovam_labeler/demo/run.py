@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
@@ -14,6 +12,7 @@ from backends.diffusion.tiny.training.composer import compose
 from ovam_labeler.demo.headless import Running, started
 from ovam_labeler.demo.project import BATCH
 from ovam_labeler.demo.scenes import Plan, make_scenes
+from ovam_labeler.demo.signals import ended_by_signals
 from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.demo.steps import Steps
 from ovam_labeler.settings import Settings
@@ -29,11 +28,10 @@ def run_demo(settings: Settings, seed: int) -> int:
 
     The demo's state stays in ``<data folder>/demo/seed-<seed>``: started again, its project and tokens are still there.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     work = settings.data_dir / "demo" / f"seed-{seed}"
     try:
-        with Steps(console) as steps:
+        with ended_by_signals(), Steps(console) as steps:
             tick = steps("Composing pictures with exact truth")
             scenes = make_scenes(load_pack("test"), seed, compose, PLAN)
             tick(0.5)
@@ -85,7 +83,3 @@ def _watch(running: Running, console: Console) -> NoReturn:
                 console.print(f"{sign} {job.kind}: ", end="")
                 console.print(job.message or job.state, markup=False, highlight=False)
         time.sleep(LOOK)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

@@ -125,7 +125,7 @@ class SceneSet:
         (folder / "masks").mkdir(parents=True, exist_ok=True)
         entries = []
         for scene in self.scenes:
-            Image.fromarray(scene.image).save(folder / f"{scene.name}.png")
+            Image.fromarray(scene.image).save(folder / f"{scene.name}.png", compress_level=1)
             files = {}
             for i, (concept, mask) in enumerate(scene.masks.items()):
                 files[concept] = f"masks/{scene.name}.{i}.png"
@@ -219,7 +219,8 @@ def _others(
     count = 1 + int(rng.choice(3, p=[0.4, 0.35, 0.25]))
     names = {c.name for c in run}
     strangers = [c for c in pack if c.name not in names]
-    taken, sprites, from_run = {concept.name}, [], 0
+    taken, from_run = {concept.name}, 0
+    sprites: list[Sprite] = []
     while len(sprites) < count:
         inside = (from_run < 2 and rng.random() < FROM_RUN) or not strangers
         pool = [c for c in (run if inside else strangers) if c.name not in taken]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ovam_labeler.demo.scenes import Concept, Scene, SceneSet
-from ovam_labeler.evaluation.metrics import BINS, iou, iou_curve, leave_one_out
+from ovam_labeler.evaluation.metrics import BINS, iou, iou_curve, leave_one_out, min_max
 from ovam_labeler.evaluation.probe import Probe
 from token_store.entities import Scope, TokenVersion
 
@@ -33,7 +33,7 @@ class Kind:
 
     def add(self, concept: str, maps: Sequence[np.ndarray], scenes: Sequence[Scene]) -> None:
         self.curves[concept] = np.stack([iou_curve(m, s.truth) for m, s in zip(maps, scenes, strict=True)])
-        self.shown[concept] = [m.astype(np.float16) for m in maps[:SHOWN]]
+        self.shown[concept] = [min_max(m).astype(np.float16) for m in maps[:SHOWN]]
 
     def thresholds(self, concepts: Sequence[Concept]) -> dict[str, int]:
         """Leave-one-concept-out threshold index of each concept, within its group."""

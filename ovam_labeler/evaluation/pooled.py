@@ -40,7 +40,7 @@ def pool(reports: Sequence[dict[str, Any]]) -> list[Bar]:
     one, three, wrong = (
         _points(novel, a, b) for a, b in (("after", "before"), ("after3", "before"), ("after", "wrong_token"))
     )
-    low, high = paired_bootstrap(one)
+    low, high = paired_bootstrap(one.tolist())
     kept = _points(known, "after", "before").mean()
     bars = [
         Bar("without a word, after - before, points", one.mean(), ">= 5", bool(one.mean() >= 5)),
