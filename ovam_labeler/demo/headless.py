@@ -72,7 +72,7 @@ def run_headless(settings: Settings, report: Path, seed: int, plan: Plan | None 
     begin = time.perf_counter()
     report.mkdir(parents=True, exist_ok=True)
     with ended_by_signals(), Steps() as steps, tempfile.TemporaryDirectory(prefix="ovam-demo-") as name:
-        work = Path(name)
+        work = Path(name).resolve()  # Label Studio compares resolved paths
         timings: dict[str, float] = {}
         scenes = _composed(seed, plan or Plan(), work / "files" / "scenes", steps)
         timings["compose"] = time.perf_counter() - begin

@@ -165,6 +165,8 @@ class LabelStudio:
             "LABEL_STUDIO_BASE_DATA_DIR": str(self.data_dir.absolute()),
             "LABEL_STUDIO_HOST": self.url,
             "DJANGO_DB": "sqlite",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
             "LOG_LEVEL": "INFO",
             "USE_DEFAULT_BANNED_SUBNETS": "false",
             "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16",
@@ -220,7 +222,9 @@ class LabelStudio:
 
     def _healthy(self) -> bool:
         try:
-            return requests.get(f"{self.url}/health", timeout=2).ok
+            with requests.Session() as session:
+                session.trust_env = False  # a proxy of the environment cannot reach this machine's loopback
+                return session.get(f"{self.url}/health", timeout=2).ok
         except requests.RequestException:
             return False
 

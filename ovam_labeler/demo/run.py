@@ -29,7 +29,7 @@ def run_demo(settings: Settings, seed: int) -> int:
     The demo's state stays in ``<data folder>/demo/seed-<seed>``: started again, its project and tokens are still there.
     """
     console = Console()
-    work = settings.data_dir / "demo" / f"seed-{seed}"
+    work = (settings.data_dir / "demo" / f"seed-{seed}").resolve()
     try:
         with ended_by_signals(), Steps(console) as steps:
             tick = steps("Composing pictures with exact truth")
