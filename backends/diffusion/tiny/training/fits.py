@@ -7,8 +7,9 @@ only their difference moves: Adam's rate counts twice, and a ridge half.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,12 @@ class Fit:
     @property
     def title(self) -> str:
         return f"{self.how} {self.start} x{self.epochs} rate {self.rate:g} ridge {self.ridge:g}{'' if self.balance else ' plain'}"
+
+
+def fit_of(recipe: Mapping[str, Any]) -> Fit:
+    """The fit of a recipe in ``ovam.json``."""
+    renamed = {"how": recipe["optimizer"], "rate": recipe["learning_rate"], **recipe}
+    return Fit(**{f.name: renamed[f.name] for f in fields(Fit) if f.name in renamed})
 
 
 def scene_loss(maps: Tensor, target: Tensor, balance: bool) -> Tensor:
