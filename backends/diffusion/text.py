@@ -178,6 +178,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+@quiet("transformers")
 def _load_parts(folder: ModelFolder) -> tuple[Any, Any]:
     """Tokenizer and text encoder (float32, evaluation mode) of a pipeline folder, by the classes its index names."""
     import transformers
@@ -193,8 +194,7 @@ def _load_parts(folder: ModelFolder) -> tuple[Any, Any]:
             _, variant = folder.weights(part)
             options |= {"use_safetensors": True, "variant": variant, "dtype": torch.float32}
         try:
-            with quiet("transformers"):
-                parts.append(kind.from_pretrained(folder.path / part, **options))
+            parts.append(kind.from_pretrained(folder.path / part, **options))
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise BackendError(f"The {part} in {folder.path} cannot be loaded: {reason}") from error
