@@ -16,16 +16,19 @@ from token_store.sql.jobs import SqlJobs
 from token_store.sql.records import SqlRecords
 from token_store.sql.tokens import SqlTokens
 
-#: What each SQLite connection must say, by pragma: (value, what it means for the user's data).
-_SQLITE_MUST = {
-    "journal_mode": ("wal", "readers and writers would block each other"),
-    "synchronous": (2, "an acknowledged correction could be lost in a power cut"),
-    "foreign_keys": (1, "rows could refer to rows that do not exist"),
-    "busy_timeout": (BUSY_TIMEOUT_MS, "a second process could fail instead of waiting"),
+#: What each connection must say, by setting: (allowed values, what another one means for the user's data).
+_SQLITE_MUST: dict[str, tuple[tuple[object, ...], str]] = {
+    "journal_mode": (("wal",), "readers and writers would block each other"),
+    "synchronous": ((2, 3), "an acknowledged correction could be lost in a power cut"),
+    "foreign_keys": ((1,), "rows could refer to rows that do not exist"),
+    "busy_timeout": ((BUSY_TIMEOUT_MS,), "a second process could fail instead of waiting"),
 }
-_POSTGRES_MUST = {
-    "fsync": ("on", "an acknowledged correction could be lost in a power cut"),
-    "synchronous_commit": ("on", "an acknowledged correction could be lost in a power cut"),
+_POSTGRES_MUST: dict[str, tuple[tuple[object, ...], str]] = {
+    "fsync": (("on",), "an acknowledged correction could be lost in a power cut"),
+    "synchronous_commit": (
+        ("on", "local", "remote_write", "remote_apply"),
+        "an acknowledged correction could be lost in a power cut",
+    ),
 }
 
 
@@ -46,13 +49,15 @@ class SqlAlchemyStore(SqlTokens, SqlCorrections, SqlJobs, SqlRecords):
         except (DBAPIError, sqlite3.Error) as error:
             return [str(translate(error, self._location))]
 
-    def _check_settings(self, connection: Connection, ask: str, must: Mapping[str, tuple[object, str]]) -> list[str]:
+    def _check_settings(
+        self, connection: Connection, ask: str, must: Mapping[str, tuple[tuple[object, ...], str]]
+    ) -> list[str]:
         problems = []
         for setting, (wanted, otherwise) in must.items():
             found = connection.exec_driver_sql(ask.format(setting)).scalar()
-            if found != wanted:
+            if found not in wanted:
                 problems.append(
-                    f"The database {self._location.shown} has {setting} {found} instead of {wanted}: {otherwise}."
+                    f"The database {self._location.shown} has {setting} {found} instead of {wanted[0]}: {otherwise}."
                 )
         return problems
 
