@@ -80,7 +80,8 @@ def run_server(settings: Settings, host: str = "127.0.0.1", port: int = 9090) ->
     Raises:
         BadRequestError: the address cannot be listened on.
     """
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # force: whatever the command line set up is replaced.
+    logging.basicConfig(force=True, level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # urllib3 writes whole URLs at DEBUG, and those may hold signatures.
     logging.getLogger("urllib3").setLevel(logging.INFO)
     port = _checked_port(host, port)

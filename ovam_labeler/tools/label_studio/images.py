@@ -8,6 +8,7 @@ import time
 from urllib.parse import unquote_to_bytes, urljoin
 
 import requests
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from ovam_labeler.errors import BadImageError, FetchError
 from ovam_labeler.tools.label_studio import network
@@ -76,7 +77,7 @@ class ImageFetcher:
         renewed = False
         for _ in range(_MAX_REDIRECTS + 1):
             own = network.origin_of(url) == self._connection.origin
-            headers = self._connection.credentials.header() if own else {}
+            headers = {"Accept-Encoding": "identity", **(self._connection.credentials.header() if own else {})}
             with self._open(url, headers, deadline) as answer:
                 if answer.status_code in _REDIRECTS and answer.headers.get("Location"):
                     url = urljoin(url, answer.headers["Location"])
@@ -107,7 +108,8 @@ class ImageFetcher:
         parts: list[bytes] = []
         size = 0
         try:
-            for part in answer.iter_content(_CHUNK):
+            # read1 gives what has come; iter_content would wait for a full block and outwait the deadline.
+            while part := answer.raw.read1(_CHUNK, decode_content=True):
                 size += len(part)
                 if size > limit:
                     raise BadImageError(
@@ -116,7 +118,9 @@ class ImageFetcher:
                 if time.monotonic() > deadline:
                     raise self._late(url)
                 parts.append(part)
-        except requests.RequestException as error:
+        except ReadTimeoutError as error:
+            raise self._late(url) from error
+        except HTTPError as error:
             raise FetchError(f"The image {_short(url)} broke off after {size} bytes.") from error
         return b"".join(parts)
 

@@ -55,7 +55,9 @@ class DrawingProposer:
             mask = np.zeros((image.height, image.width), dtype=bool)
             mask[:, number :: len(labels) + 1] = label.name not in self.absent
             present = label.name not in self.absent
-            proposals.append(Proposal(label.name, mask, mask.astype(np.float32), 0.5 + 0.1 * number, present, 1.0, "word"))
+            proposals.append(
+                Proposal(label.name, mask, mask.astype(np.float32), 0.5 + 0.1 * number, present, 1.0, "word")
+            )
         self.before_return()
         return proposals
 

@@ -69,7 +69,9 @@ def test_a_count_that_lies_allocates_nothing() -> None:
 def test_damaged_streams_decode_or_say_so(mask: np.ndarray, data: st.DataObject) -> None:
     stream = encode_mask(mask)
     at = data.draw(st.integers(0, len(stream) - 1))
-    damaged = data.draw(st.sampled_from([stream[:at], [*stream[:at], data.draw(st.integers(0, 255)), *stream[at + 1 :]]]))
+    damaged = data.draw(
+        st.sampled_from([stream[:at], [*stream[:at], data.draw(st.integers(0, 255)), *stream[at + 1 :]]])
+    )
     try:
         assert decode_mask(damaged, *mask.shape).shape == mask.shape
     except BadMaskError as error:

@@ -69,13 +69,18 @@ def test_deleted_regions_teach() -> None:
 
 
 def test_one_of_two_regions_deleted_teaches_the_label_with_what_is_left() -> None:
-    correction = read([brush("disc", half(), "a", "prediction")], served(a="disc", b="disc"), parent_prediction=3).correction
+    correction = read(
+        [brush("disc", half(), "a", "prediction")], served(a="disc", b="disc"), parent_prediction=3
+    ).correction
     truths, _ = truths_of(stored(correction), image())
     assert [(t.label, t.kind) for t in truths] == [("disc", "positive")] and np.array_equal(truths[0].mask, half())
 
 
 def test_a_relabelled_region_teaches_both_labels() -> None:
-    assert taught([brush("bar", half(), "a", "prediction-changed")], served(a="disc"), parent_prediction=3) == ("disc", "bar")
+    assert taught([brush("bar", half(), "a", "prediction-changed")], served(a="disc"), parent_prediction=3) == (
+        "disc",
+        "bar",
+    )
 
 
 def test_missing_regions_of_a_prediction_the_annotator_never_saw_say_nothing() -> None:
@@ -142,7 +147,10 @@ def test_a_mask_of_everything_teaches_nothing_and_five_pixels_do() -> None:
 def test_pairs_of_brush_and_labels_are_read_once() -> None:
     stroke = brush("disc", half(), "a")
     value = {"format": "rle", "rle": stroke["value"]["rle"]}
-    pair = [stroke | {"type": "magicwand", "value": value}, stroke | {"type": "labels", "value": value | {"labels": ["disc"]}}]
+    pair = [
+        stroke | {"type": "magicwand", "value": value},
+        stroke | {"type": "labels", "value": value | {"labels": ["disc"]}},
+    ]
     reading = read(pair)
     assert reading.notes == () and reading.correction is not None and reading.correction.labels == ("disc",)
     assert np.array_equal(truths_of(stored(reading.correction), image())[0][0].mask, half())
@@ -158,9 +166,15 @@ def test_bitmasks_and_polygons_are_read() -> None:
     bitmask = base | {"type": "bitmasklabels", "value": {"imageDataURL": url, "bitmasklabels": ["disc"]}}
     assert np.array_equal(truths_of(stored(read([bitmask]).correction), image())[0][0].mask, half())
     square = {"points": [[0, 0], [50, 0], [50, 100], [0, 100]], "closed": True, "polygonlabels": ["disc"]}
-    polygon = truths_of(stored(read([base | {"type": "polygonlabels", "value": square}]).correction), image())[0][0].mask
+    polygon = truths_of(stored(read([base | {"type": "polygonlabels", "value": square}]).correction), image())[0][
+        0
+    ].mask
     assert (polygon & half()).sum() / (polygon | half()).sum() > 0.9
-    for broken in ({"imageDataURL": "data:image/png;base64,!!!"}, {"points": [[0, 0], [1, "x"], [2, 2]]}, {"points": [[0, 0]]}):
+    for broken in (
+        {"imageDataURL": "data:image/png;base64,!!!"},
+        {"points": [[0, 0], [1, "x"], [2, 2]]},
+        {"points": [[0, 0]]},
+    ):
         kind = "bitmasklabels" if "imageDataURL" in broken else "polygonlabels"
         region = base | {"type": kind, "value": {**broken, kind: ["disc"]}}
         assert truths_of(stored(read([region]).correction), image())[0] == []

@@ -53,7 +53,9 @@ def test_masks_have_the_images_own_size_and_order(client: Any) -> None:
         assert np.array_equal(np.flatnonzero(mask[0]), np.arange(0, width, 3))
 
 
-def test_captured_request_with_unreachable_images_skips_each_task(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_captured_request_with_unreachable_images_skips_each_task(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     assert results(client, captured("predict")) == [[], [], []]
     assert "OVAM_LABEL_STUDIO_URL" in caplog.text
 
@@ -87,11 +89,16 @@ def test_a_model_that_cannot_be_loaded_is_said_once(client: Any, application: Dr
 
     application.proposer.before_return = fail
     answer = client.post("/predict", json=predict_body([task(1)]))
-    assert answer.status_code == 503 and answer.json["error"] == {"code": "model", "message": "OVAM_MODEL /nowhere is no folder; set it to one."}
+    assert answer.status_code == 503 and answer.json["error"] == {
+        "code": "model",
+        "message": "OVAM_MODEL /nowhere is no folder; set it to one.",
+    }
     assert "OVAM_MODEL" in answer.status
 
 
-def test_equal_requests_in_flight_are_joined_and_answered_from_memory_later(client: Any, app: Any, application: DrawnApplication) -> None:
+def test_equal_requests_in_flight_are_joined_and_answered_from_memory_later(
+    client: Any, app: Any, application: DrawnApplication
+) -> None:
     gate, entered = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -110,7 +117,9 @@ def test_equal_requests_in_flight_are_joined_and_answered_from_memory_later(clie
     assert results(client, predict_body([task(1)])) != first and application.proposer.calls == 2
 
 
-def test_a_token_that_becomes_active_meanwhile_gives_the_new_version(client: Any, application: DrawnApplication) -> None:
+def test_a_token_that_becomes_active_meanwhile_gives_the_new_version(
+    client: Any, application: DrawnApplication
+) -> None:
     def learn() -> None:
         application.proposer.generation = 1
 
@@ -120,7 +129,9 @@ def test_a_token_that_becomes_active_meanwhile_gives_the_new_version(client: Any
     assert application.proposer.calls == 2
 
 
-def test_a_batch_over_the_budget_is_answered_with_exactly_one(make_application: Callable[..., DrawnApplication]) -> None:
+def test_a_batch_over_the_budget_is_answered_with_exactly_one(
+    make_application: Callable[..., DrawnApplication],
+) -> None:
     application = make_application(predict_budget=10.0)
     seconds = iter(range(0, 10_000, 3))  # every look at the clock is three seconds later
     service = PredictService(application, application.tool, clock=lambda: float(next(seconds)))  # type: ignore[arg-type]
@@ -142,7 +153,9 @@ def test_what_was_served_is_remembered(client: Any, application: DrawnApplicatio
     assert application.store.last_served(SCOPE, "1") is None
 
 
-def test_masks_are_served_although_the_disk_is_full(client: Any, application: DrawnApplication, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_are_served_although_the_disk_is_full(
+    client: Any, application: DrawnApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise StoreFullError("The disk is full.")
 
@@ -155,7 +168,9 @@ def test_absent_labels_are_not_painted(client: Any, application: DrawnApplicatio
     assert results(client, predict_body([task(1)]))[0]["result"] == []
 
 
-def test_interactive_requests_get_the_labels_they_name_and_are_not_remembered(client: Any, application: DrawnApplication) -> None:
+def test_interactive_requests_get_the_labels_they_name_and_are_not_remembered(
+    client: Any, application: DrawnApplication
+) -> None:
     body = captured("predict_interactive_rectanglelabels")
     body["tasks"][0]["data"]["image"] = data_uri()
     made = results(client, body)
@@ -163,7 +178,9 @@ def test_interactive_requests_get_the_labels_they_name_and_are_not_remembered(cl
     assert application.store.last_served(Scope("default", "28"), "66") is None
 
 
-def test_extra_params_are_the_projects_options(client: Any, application: DrawnApplication, caplog: pytest.LogCaptureFixture) -> None:
+def test_extra_params_are_the_projects_options(
+    client: Any, application: DrawnApplication, caplog: pytest.LogCaptureFixture
+) -> None:
     before = client.post("/setup", json=setup_body()).json
     extra = {"overlap": "independent", "threshold": 7, "unheard": 1}
     after = client.post("/setup", json=setup_body(extra_params=extra)).json
@@ -198,7 +215,9 @@ def test_bad_requests_are_one_sentence_and_the_server_lives(client: Any, path: s
     assert client.get("/health").status_code == 200
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b'{"project": NaN}', b'{"a": Infinity}', b"[" * 100_000, b"\xff\xfe", b"1" * 5000])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b'{"project": NaN}', b'{"a": Infinity}', b"[" * 100_000, b"\xff\xfe", b"1" * 5000]
+)
 def test_bodies_that_are_no_json(client: Any, raw: bytes) -> None:
     for path in ("/setup", "/predict", "/webhook"):
         answer = client.post(path, data=raw, content_type="application/json")

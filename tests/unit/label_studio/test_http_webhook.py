@@ -132,7 +132,9 @@ def test_masks_are_not_decoded_in_the_request(client: Any) -> None:
         {"project": {"id": 2, "label_config": "<View/>"}},
     ],
 )
-def test_bad_events_are_4xx_and_the_server_lives(client: Any, application: DrawnApplication, change: dict[str, Any]) -> None:
+def test_bad_events_are_4xx_and_the_server_lives(
+    client: Any, application: DrawnApplication, change: dict[str, Any]
+) -> None:
     answer = post(client, annotation_event([brush("disc", half())]) | change)
     assert 400 <= answer.status_code < 500 and answer.json["error"]["message"].endswith(".")
     assert states(application) == [] and client.get("/health").status_code == 200

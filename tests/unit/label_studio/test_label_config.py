@@ -20,7 +20,9 @@ def test_reads_labels_in_order_and_verbatim() -> None:
 
 def test_alias_is_what_regions_carry_and_hints_become_prompts() -> None:
     parsed = parse_label_config(
-        config('<Label value="Katze" alias="cat"/><Label value="K9" predicted_values="dog, hound"/><Label value="x" prompt="a ship"/>')
+        config(
+            '<Label value="Katze" alias="cat"/><Label value="K9" predicted_values="dog, hound"/><Label value="x" prompt="a ship"/>'
+        )
     )
     assert parsed.labels == (Label("cat"), Label("K9", "dog"), Label("x", "a ship"))
 
@@ -42,10 +44,13 @@ def test_first_usable_control_is_written_the_others_are_noticed() -> None:
         ("", "empty"),
         ("<View></View>", "no image tag"),
         (config("<Label value='x'/>", image=""), "no image tag"),
-        (config("<Label value='x'/>", image="<Image name='image' value='fixed.png'/>"), "value=\"\\$image\""),
+        (config("<Label value='x'/>", image="<Image name='image' value='fixed.png'/>"), 'value="\\$image"'),
         (config(""), "no usable BrushLabels"),
         ('<View><Image name="image" value="$image"/></View>', "no BrushLabels"),
-        ('<View><Image name="i" value="$i"/><PolygonLabels name="p" toName="i"><Label value="x"/></PolygonLabels></View>', "no BrushLabels"),
+        (
+            '<View><Image name="i" value="$i"/><PolygonLabels name="p" toName="i"><Label value="x"/></PolygonLabels></View>',
+            "no BrushLabels",
+        ),
         ("<View>", "not well-formed"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><View>&b;</View>', "entities"),
         ("<a>" * 50_000, "not well-formed|too deeply"),

@@ -27,7 +27,9 @@ def test_regions_have_what_label_studio_validates() -> None:
     made = write_prediction([proposal("disc", block(), 0.7), proposal("bar", ~block(), 0.4)], PARSED, (30, 50), "v1")
     assert made["model_version"] == "v1" and made["score"] == 0.4
     first, second = made["result"]
-    assert {k: first[k] for k in ("from_name", "to_name", "type", "original_width", "original_height", "image_rotation")} == {
+    assert {
+        k: first[k] for k in ("from_name", "to_name", "type", "original_width", "original_height", "image_rotation")
+    } == {
         "from_name": "tag",
         "to_name": "image",
         "type": "brushlabels",
@@ -43,7 +45,9 @@ def test_regions_have_what_label_studio_validates() -> None:
 
 def test_absent_and_empty_proposals_give_no_region() -> None:
     empty = np.zeros((30, 50), dtype=bool)
-    made = write_prediction([proposal("disc", empty, 0.2), proposal("bar", block(), 0.9, present=False)], PARSED, (30, 50), "v1")
+    made = write_prediction(
+        [proposal("disc", empty, 0.2), proposal("bar", block(), 0.9, present=False)], PARSED, (30, 50), "v1"
+    )
     assert made["result"] == [] and made["score"] == 0.2
 
 
