@@ -27,7 +27,10 @@ BUILT_INS: Mapping[str, Mapping[str, str]] = {
         "embedded": "backends.diffusion.tiny:SPEC",
         "stable-diffusion": "backends.diffusion.stable_diffusion:SPEC",
     },
-    METHODS_GROUP: {"ovam": "backends.methods.ovam:OVAM"},
+    METHODS_GROUP: {
+        "ovam": "backends.methods.ovam:OVAM",
+        "ovam-self-attention": "backends.methods.ovam:OVAM_SELF_ATTENTION",
+    },
     REFINERS_GROUP: {
         "dense-crf": "backends.refiners.dense_crf:DenseCRF",
         "guided-filter": "backends.refiners.guided_filter:GuidedFilter",

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ovam_labeler.settings import Settings
 
@@ -87,7 +88,7 @@ def plugins(settings: Settings) -> list[Check]:
     from ovam_labeler.tools.discovery import tools
 
     checks = []
-    groups = (
+    groups: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("backend", discovery.backends()),
         ("method", discovery.methods()),
         ("refiner", discovery.refiners()),

@@ -164,7 +164,9 @@ class Recorder:
 
         def keep_key(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
             if not waiting:
-                raise BackendError(f"Attention layer {name} computed its keys before its queries; it cannot be recorded.")
+                raise BackendError(
+                    f"Attention layer {name} computed its keys before its queries; it cannot be recorded."
+                )
             keys = self._half_of(name, output, attention.heads, grid)
             # In blocks: 4096 x 4096 x heads never exist at once.
             received = received_attention(waiting.pop(), keys, keys.shape[-1] ** -0.5).cpu()
@@ -201,7 +203,9 @@ class Recorder:
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
         missing = [name for name in self._layers if name not in self._pass_queries]
         if missing:
-            raise BackendError(f"Attention layer {missing[0]} did not run its own to_q; its queries cannot be recorded.")
+            raise BackendError(
+                f"Attention layer {missing[0]} did not run its own to_q; its queries cannot be recorded."
+            )
         index = len(self.timesteps)
         starts_group = self._group_of is None or index == 0 or self._group_of(index) != self._group_of(index - 1)
         if starts_group:

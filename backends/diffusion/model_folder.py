@@ -66,7 +66,9 @@ class ModelFolder:
         index = _json(path / INDEX)
         kind = index.get("_class_name")
         if kind not in PIPELINES:
-            raise BackendError(f"Model {model!r} is a {kind}; the stable-diffusion backend loads {', '.join(PIPELINES)}.")
+            raise BackendError(
+                f"Model {model!r} is a {kind}; the stable-diffusion backend loads {', '.join(PIPELINES)}."
+            )
         settings = _json(path / SETTINGS) if (path / SETTINGS).is_file() else {}
         return cls(path, str(settings.get("name") or Path(model).name), index, settings)
 
@@ -90,7 +92,9 @@ class ModelFolder:
             BackendError: there are none (pickled weights are never loaded).
         """
         files = sorted((self.path / part).glob("*.safetensors"))
-        plain = [f for f in files if re.fullmatch(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors", f.name)]
+        plain = [
+            f for f in files if re.fullmatch(r"(diffusion_pytorch_model|model)(-\d+-of-\d+)?\.safetensors", f.name)
+        ]
         if plain:
             return plain, None
         half = [f for f in files if ".fp16" in f.name]

@@ -226,7 +226,9 @@ class StableDiffusionReader:
         alphas = getattr(self._pipeline.scheduler, "alphas_cumprod", None)
         if alphas is None:
             name = type(self._pipeline.scheduler).__name__
-            raise BackendError(f"Scheduler {name} has no alphas_cumprod; received images need a noise schedule of that kind.")
+            raise BackendError(
+                f"Scheduler {name} has no alphas_cumprod; received images need a noise schedule of that kind."
+            )
         return alphas
 
     def _timesteps(self, needs: Needs) -> tuple[int, ...]:
@@ -238,7 +240,9 @@ class StableDiffusionReader:
 
     def _check(self, height: int, width: int, steps: int, guidance: float) -> None:
         if height < self._factor or width < self._factor or height % self._factor or width % self._factor:
-            raise BackendError(f"Size {height} x {width} cannot be generated; both must be multiples of {self._factor}.")
+            raise BackendError(
+                f"Size {height} x {width} cannot be generated; both must be multiples of {self._factor}."
+            )
         most = int(self._pipeline.scheduler.config.num_train_timesteps)
         if not 1 <= steps <= most:
             raise BackendError(f"steps is {steps}; 1..{most} is allowed.")

@@ -188,7 +188,9 @@ def _load_parts(folder: ModelFolder) -> tuple[Any, Any]:
         library, name = (folder.index.get(part) or [None, None])[:2]
         kind = getattr(transformers, str(name), None) if library == "transformers" else None
         if kind is None:
-            raise BackendError(f"Model folder {folder.path} names {library}.{name} as its {part}; it must be of transformers.")
+            raise BackendError(
+                f"Model folder {folder.path} names {library}.{name} as its {part}; it must be of transformers."
+            )
         options: dict[str, Any] = {"local_files_only": True}
         if part == "text_encoder":
             _, variant = folder.weights(part)

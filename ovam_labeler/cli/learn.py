@@ -26,7 +26,7 @@ def read_mask(path: Path, max_pixels: int) -> np.ndarray:
                 )
             if image.mode == "P":
                 return np.asarray(image) > 0
-            if image.mode in ("LA", "RGBA") and image.getextrema()[-1][0] < 255:
+            if image.mode in ("LA", "RGBA") and np.asarray(image.getchannel("A")).min() < 255:
                 values = np.asarray(image.getchannel("A"))
             elif image.mode.startswith(("I", "F")):
                 values = np.asarray(image)

@@ -104,7 +104,8 @@ def test_capture_survives_storage(backend: Backend, capture: Capture) -> None:
     info = asdict(capture.info)
     stored = json.loads(json.dumps(info))
     back = Capture(
-        replace(capture.info, layout=stored["layout"], timesteps=tuple(stored["timesteps"])), load(save(dict(capture.tensors)))
+        replace(capture.info, layout=stored["layout"], timesteps=tuple(stored["timesteps"])),
+        load(save(dict(capture.tensors))),
     )
     query = [backend.attributor.words("red")]
     assert torch.equal(backend.attributor.maps(back, query), backend.attributor.maps(capture, query))

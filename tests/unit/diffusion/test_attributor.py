@@ -36,7 +36,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionAttributor:
         tmp_path_factory.mktemp("pair") / "model",
         attribution={"context": "pair", "template": "the {label}"},
         known_words=["Cat", "traffic  light"],
-        calibration={"word_threshold": 0.3, "token_recipe": {"optimizer": "adam", "learning_rate": 1, "start": "thing_noun"}},
+        calibration={
+            "word_threshold": 0.3,
+            "token_recipe": {"optimizer": "adam", "learning_rate": 1, "start": "thing_noun"},
+        },
     )
     found = load_backend(str(folder)).attributor
     assert isinstance(found, StableDiffusionAttributor)
@@ -173,7 +176,9 @@ def test_a_noun_of_several_pieces(attributor: StableDiffusionAttributor) -> None
     assert np.allclose(noun, tokens.embeddings[5:11].mean(0).numpy())
 
 
-def test_maps_of_pieces_are_averaged(backend: Backend, attributor: StableDiffusionAttributor, photo: np.ndarray) -> None:
+def test_maps_of_pieces_are_averaged(
+    backend: Backend, attributor: StableDiffusionAttributor, photo: np.ndarray
+) -> None:
     from backends.attention.heatmaps import heat_maps
     from backends.attention.queries import QueryBundle
 
@@ -211,7 +216,9 @@ def test_pieces_are_found_where_the_tokenizer_merges_differently(attributor: Sta
     assert tokens.columns[0] == 2
 
 
-@pytest.mark.parametrize("label", ["defect_07", "Ölfleck", "naïve café", "🦓", "...", "缺陷", "<|endoftext|>", "{label}", "a" * 18])
+@pytest.mark.parametrize(
+    "label", ["defect_07", "Ölfleck", "naïve café", "🦓", "...", "缺陷", "<|endoftext|>", "{label}", "a" * 18]
+)
 def test_labels_that_are_no_english_words(attributor: StableDiffusionAttributor, label: str) -> None:
     (tokens,) = attributor.words(label)
     n = len(tokens.embeddings)
@@ -287,7 +294,9 @@ def test_a_token_made_of_a_words_pair_is_that_word(
     assert torch.equal(pair.maps(capture, [word]), pair.maps(capture, [token]))
 
 
-def test_gradients_reach_the_embeddings(attributor: StableDiffusionAttributor, backend: Backend, photo: np.ndarray) -> None:
+def test_gradients_reach_the_embeddings(
+    attributor: StableDiffusionAttributor, backend: Backend, photo: np.ndarray
+) -> None:
     from dataclasses import replace
 
     capture = backend.reader().capture(photo, Needs())
@@ -348,5 +357,7 @@ def test_learned_tokens_need_no_text_encoder_and_no_diffusers(folder: Path) -> N
         "print(a.fingerprint.space, 'diffusers' in sys.modules, 'transformers' in sys.modules)"
     )
     root = Path(__file__).parents[3]
-    run = subprocess.run([sys.executable, "-c", code, str(folder)], cwd=root, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], cwd=root, capture_output=True, text=True, check=True
+    )
     assert run.stdout.split()[1:] == ["False", "False"]

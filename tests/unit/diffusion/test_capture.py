@@ -76,7 +76,10 @@ def test_unconditional_half_on_request(pipeline: Any) -> None:
     text = torch.randn(2, 24, 32)
     kept = {}
     for half in ("conditional", "unconditional"):
-        with torch.no_grad(), Recorder(pipeline.unet, Needs(), (12, 16), half=half, guided=True, dtype=torch.float32) as r:
+        with (
+            torch.no_grad(),
+            Recorder(pipeline.unet, Needs(), (12, 16), half=half, guided=True, dtype=torch.float32) as r,
+        ):
             pipeline.unet(latents, 500, text)
         kept[half] = r.bundle().layers[-1].queries
     for half, row in (("unconditional", 0), ("conditional", 1)):

@@ -31,7 +31,9 @@ def reader(backend: Backend) -> Reader:
 
 
 def same(one: Capture, other: Capture) -> bool:
-    return one.info == other.info and all(torch.equal(one.tensors[k], other.tensors[k]) for k in one.tensors | other.tensors)
+    return one.info == other.info and all(
+        torch.equal(one.tensors[k], other.tensors[k]) for k in one.tensors | other.tensors
+    )
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([(512, 64), (768, 64), (128, 16), (256, 32)]))
@@ -127,7 +129,12 @@ def test_large_image_is_resized_as_bytes(reader: Reader, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "image",
-    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((0, 8, 3), np.uint8)],
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
 )
 def test_what_is_no_image_is_refused(reader: Reader, image: np.ndarray) -> None:
     with pytest.raises(BackendError, match=r"image"):
@@ -135,7 +142,9 @@ def test_what_is_no_image_is_refused(reader: Reader, image: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("timesteps", [(), (1000,), (-1,)])
-def test_timesteps_outside_the_schedule_are_refused(reader: Reader, photo: np.ndarray, timesteps: tuple[int, ...]) -> None:
+def test_timesteps_outside_the_schedule_are_refused(
+    reader: Reader, photo: np.ndarray, timesteps: tuple[int, ...]
+) -> None:
     with pytest.raises(BackendError, match=r"0\.\.999"):
         reader.capture(photo, Needs(timesteps=timesteps))
 
@@ -171,7 +180,11 @@ def test_generation_is_deterministic_by_seed(reader: Reader) -> None:
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [({"size": (65, 64)}, "multiples of 8"), ({"steps": 0}, "steps is 0"), ({"guidance": float("nan")}, "guidance is nan")],
+    [
+        ({"size": (65, 64)}, "multiples of 8"),
+        ({"steps": 0}, "steps is 0"),
+        ({"guidance": float("nan")}, "guidance is nan"),
+    ],
 )
 def test_generation_settings_are_checked(reader: Reader, options: dict, sentence: str) -> None:
     with pytest.raises(BackendError, match=sentence):
@@ -227,7 +240,8 @@ def test_v_prediction_small_autoencoder_and_own_defaults(tmp_path: Path, photo: 
 
 
 @pytest.mark.parametrize(
-    "name", ["PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"]
+    "name",
+    ["PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler"],
 )
 def test_schedulers(folder: Path, tmp_path: Path, backend: Backend, photo: np.ndarray, name: str) -> None:
     """Each recorded pass is a step of the scheduler; images are read alike, whatever the scheduler's own scaling."""
