@@ -60,7 +60,7 @@ def run_headless(settings: Settings, report: Path, seed: int, plan: Plan | None 
     """Play a seed and write ``report.json`` and ``index.html``.
 
     Args:
-        settings: its data folder keeps Label Studio's template between runs; the run's own state is fresh and removed.
+        settings: the run's own state replaces their data folder; it is fresh and removed at the end.
         report: folder, made when missing.
 
     Returns:
@@ -106,11 +106,10 @@ def started(settings: Settings, work: Path, scenes: SceneSet, seed: int, steps: 
     from ovam_labeler.tools.label_studio.corrections import TOOL
     from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 
-    cache = settings.data_dir / "demo-cache"
     environment = find_environment(settings.data_dir)
     ensure_installed(environment, steps.named("Label Studio's environment"))
     with ExitStack() as stack:
-        studio = LabelStudio(environment, work / "label-studio", work / "files", cache)
+        studio = LabelStudio(environment, work / "label-studio", work / "files", environment / "templates")
         stack.callback(studio.stop)
         studio.start(steps.named("Starting Label Studio"))
         own = settings.model_copy(

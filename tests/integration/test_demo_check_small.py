@@ -15,6 +15,7 @@ from ovam_labeler.settings import Settings
 
 pytestmark = [pytest.mark.real_label_studio, pytest.mark.slow]
 
+ROOT = Path(__file__).resolve().parents[2]
 PLAN = Plan(novel=2, known=2, corrections=2, tests=2)
 
 
@@ -40,10 +41,9 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_a_small_session_ends_with_a_complete_report(tmp_path: Path, label_studio_cache: Path, started: list[int]):
-    settings = Settings(data_dir=tmp_path / "data")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "demo-cache").symlink_to(label_studio_cache, target_is_directory=True)
+def test_a_small_session_ends_with_a_complete_report(tmp_path: Path, started: list[int], monkeypatch):
+    monkeypatch.chdir(ROOT)  # where Label Studio's environment is found
+    settings = Settings(data_dir=tmp_path / "data", _env_file=None)
     assert run_headless(settings, tmp_path / "report", 1, PLAN) == 0
 
     report = json.loads((tmp_path / "report" / "report.json").read_text())
