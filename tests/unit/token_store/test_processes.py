@@ -99,7 +99,7 @@ def start(script: str, path: Path, name: str = "w") -> subprocess.Popen[str]:
 
 def finish(script: str, path: Path) -> str:
     process = start(script, path)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     return output
 
@@ -116,7 +116,7 @@ def test_processes_open_a_new_store_at_once_and_lose_no_number(tmp_path: Path) -
         process.stdin.flush()
     numbers = []
     for process in processes:
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
         numbers += [int(line) for line in output.split()]
     assert sorted(numbers) == list(range(1, 101))
@@ -130,7 +130,7 @@ def test_processes_open_a_new_store_at_once_and_lose_no_number(tmp_path: Path) -
 
 def test_killed_right_after_the_answer_the_correction_is_there(tmp_path: Path) -> None:
     process = start(ONE_CORRECTION, tmp_path / "a.db")
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL
     store = open_store(tmp_path / "a.db")
     (correction,) = store.list_corrections(SCOPE)
