@@ -19,7 +19,7 @@ def doctor(json_output: bool = typer.Option(False, "--json", help="Print as JSON
         if json_output:
             continue
         mark, style = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("skip", "yellow")}[check.ok]
-        out.print(f"{mark} {check.name}: {check.sentence}", style=style, markup=False, highlight=False)
+        out.print(f"{mark} {check.name}: {check.sentence}", style=style, markup=False, highlight=False, soft_wrap=True)
         if check.fix and check.ok is not True:
             out.print(f"     -> {check.fix}", markup=False, highlight=False, soft_wrap=True)
     if json_output:
