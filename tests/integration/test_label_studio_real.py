@@ -1,0 +1,297 @@
+"""The whole loop against the real Label Studio 1.23: connect, predict, correct, learn, predict better.
+
+Label Studio runs in an environment of its own (``make install-label-studio``), our server as a user starts it.  Both are
+started once for this file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+from pydantic import SecretStr
+from server_process import ROOT, ServerProcess, wait_for
+
+from backends.diffusion.tiny.training.composer import compose
+from ovam_labeler.demo.label_studio_process import LabelStudio, ensure_installed
+from ovam_labeler.demo.project import label_config, masks_of
+from ovam_labeler.demo.scenes import Plan, Scene, SceneSet, make_scenes
+from ovam_labeler.demo.sprites import load_pack
+from ovam_labeler.errors import FetchError
+from ovam_labeler.settings import Settings
+from ovam_labeler.tools.label_studio.client import LabelStudioClient
+from ovam_labeler.tools.label_studio.credentials import TokenRefusedError
+from ovam_labeler.tools.label_studio.doctor_checks import run_checks
+from ovam_labeler.tools.label_studio.rle import encode_mask
+from token_store import open_store
+from token_store.entities import Scope
+
+pytestmark = [pytest.mark.real_label_studio, pytest.mark.slow]
+
+ENVIRONMENT = ROOT / ".venv-label-studio"
+SECRET = "secret-of-this-test"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Label Studio, our server, and a client of both."""
+
+    studio: LabelStudio
+    server: ServerProcess
+    client: LabelStudioClient
+    settings: Settings
+
+    def idle(self) -> None:
+        wait_for(self.server.idle, "the corrections to be learned")
+
+    def version(self, backend: int) -> str:
+        """What /setup says now, as Label Studio stores it."""
+        return str(self.client.call("GET", f"/api/ml/{backend}", timeout=60)["model_version"])
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    ensure_installed(ENVIRONMENT)
+    folder = tmp_path_factory.mktemp("label-studio")
+    with LabelStudio(ENVIRONMENT, folder / "studio", folder / "files", ENVIRONMENT / "templates") as studio:
+        settings = Settings(
+            data_dir=folder / "state",
+            label_studio_url=studio.url,
+            label_studio_token=SecretStr(studio.token),
+            webhook_secret=SecretStr(SECRET),
+            fetch_timeout=120,
+            _env_file=None,
+        )
+        environment = {
+            "OVAM_LABEL_STUDIO_URL": studio.url,
+            "OVAM_LABEL_STUDIO_TOKEN": studio.token,
+            "OVAM_WEBHOOK_SECRET": SECRET,
+        }
+        with ServerProcess(folder / "state", folder / "server.log", **environment) as server:
+            # Label Studio waits 100 s for a prediction; the first one also loads the model.
+            wait_for(lambda: server.status()["state"] == "ready", "the base model")
+            yield Stage(studio, server, LabelStudioClient(settings), settings)
+        log = server.text()
+        assert studio.token not in log and SECRET not in log
+        assert "Traceback" not in log
+
+
+@pytest.fixture(scope="module")
+def scenes() -> SceneSet:
+    return make_scenes(load_pack("val"), 1, compose, Plan(novel=3, known=0, corrections=2, tests=3))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def newest(stage: Stage, project: int) -> dict[int, dict[str, Any]]:
+    """Task id -> its newest stored prediction."""
+    stored = {}
+    for task in stage.client.tasks(project):
+        if task["predictions"]:
+            stored[int(task["id"])] = max(task["predictions"], key=lambda row: int(row["id"]))
+    return stored
+
+
+def corrected(prediction: dict[str, Any], scene: Scene) -> list[dict[str, Any]]:
+    """The prediction's regions as the editor submits them after the concept's mask was redrawn exactly."""
+    height, width = scene.truth.shape
+    value = {"format": "rle", "rle": encode_mask(scene.truth), "brushlabels": [scene.concept]}
+    result = [region | {"origin": "prediction"} for region in prediction["result"]]
+    mine = [region for region in result if region["value"]["brushlabels"] == [scene.concept]]
+    if mine:
+        mine[0] |= {"origin": "prediction-changed", "value": value}
+        return result
+    drawn = {"id": "drawn", "type": "brushlabels", "from_name": "tag", "to_name": "image", "origin": "manual"}
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
+    return [*result, drawn | size | {"value": value}]
+
+
+def iou(prediction: dict[str, Any], scene: Scene) -> float:
+    mask = masks_of(prediction).get(scene.concept)
+    return 0.0 if mask is None else float((mask & scene.truth).sum() / (mask | scene.truth).sum())
+
+
+def test_correct_one_mask_and_the_next_masks_are_better(stage: Stage, scenes: SceneSet) -> None:
+    client = stage.client
+    project = int(client.create_project("the whole loop", label_config([c.name for c in scenes.concepts]))["id"])
+    ids = client.import_files(project, {f"{scene.name}.png": png(scene.image) for scene in scenes.scenes})
+    tasks = dict(zip([scene.name for scene in scenes.scenes], ids, strict=True))
+    backend = client.add_backend(project, stage.server.url)
+    assert backend["state"] == "CO" and backend["model_version"].startswith("ovam-embedded-")
+    assert client.secure_webhooks(project, stage.server.url, SECRET) == 1
+
+    def retrieve() -> dict[int, dict[str, Any]]:
+        client.retrieve_predictions(project, ids)
+        return newest(stage, project)
+
+    def mean(predictions: dict[int, dict[str, Any]]) -> float:
+        return float(np.mean([iou(predictions[tasks[s.name]], s) for s in scenes.scenes if s.role == "test"]))
+
+    first = retrieve()
+    assert set(first) == set(ids), "Label Studio stored no prediction for some tasks"
+    assert {p["model_version"] for p in first.values()} == {backend["model_version"]}
+    assert all(0 <= p["score"] <= 1 for p in first.values())
+
+    for scene in scenes.scenes:
+        if scene.role == "correction":
+            prediction = first[tasks[scene.name]]
+            result = corrected(prediction, scene)
+            client.submit_annotation(tasks[scene.name], result, parent_prediction=prediction["id"], lead_time=3.0)
+    stage.idle()
+
+    store = open_store(stage.settings.resolved_database_url(), migrate=False)
+    try:
+        scope = Scope("default", str(project))
+        assert {c.state for c in store.list_corrections(scope)} == {"learned"}
+        tokens = store.find_active(scope, [c.name for c in scenes.concepts])
+        assert set(tokens) == {c.name for c in scenes.concepts}
+        assert store.find_active(Scope("default", "999999"), list(tokens)) == {}
+    finally:
+        store.close()
+
+    assert stage.version(int(backend["id"])) != backend["model_version"]
+    second = retrieve()
+    assert {p["model_version"] for p in second.values()} == {stage.version(int(backend["id"]))}
+    assert mean(second) > mean(first), f"mean IoU {mean(first):.3f} before, {mean(second):.3f} after"
+
+    copies = {task: len(client.predictions(task)) for task in ids}
+    client.retrieve_predictions(project, ids)
+    assert {task: len(client.predictions(task)) for task in ids} == copies, "an unchanged version was asked for again"
+
+
+def small_project(stage: Stage, title: str, config: str | None = None) -> tuple[int, int]:
+    """A project with one task; returns (project, task)."""
+    config = config or label_config(["disc", "bar"])
+    project = int(stage.client.create_project(title, config)["id"])
+    (task,) = stage.client.import_files(project, {"grey.png": png(np.full((40, 60, 3), 128, np.uint8))})
+    return project, task
+
+
+def test_skips_teach_nothing_and_deletions_take_back(stage: Stage) -> None:
+    project, task = small_project(stage, "skip and delete")
+    stage.client.add_backend(project, f"{stage.server.url}/c/team-a")
+    assert stage.client.secure_webhooks(project, f"{stage.server.url}/c/team-a", SECRET) == 1
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[5:30, 10:40] = True
+    drawn = {
+        "id": "drawn", "type": "brushlabels", "from_name": "tag", "to_name": "image", "origin": "manual",
+        "original_width": 60, "original_height": 40, "image_rotation": 0,
+        "value": {"format": "rle", "rle": encode_mask(mask), "brushlabels": ["disc"]},
+    }  # fmt: skip
+    stage.client.submit_annotation(task, [], was_cancelled=True)
+    annotation = stage.client.submit_annotation(task, [drawn])
+    store = open_store(stage.settings.resolved_database_url(), migrate=False)
+    try:
+        scope = Scope("team-a", str(project))
+        assert [c.labels for c in store.list_corrections(scope)] == [("disc",)]
+        stage.idle()
+        stage.client.delete_annotation(int(annotation["id"]))
+        assert [c.state for c in store.list_corrections(scope)] == ["retracted"]
+        assert store.list_corrections(Scope("default", str(project))) == []
+    finally:
+        store.close()
+
+
+def test_a_lost_event_is_found_when_training_is_asked_for(stage: Stage) -> None:
+    project, task = small_project(stage, "lost event")
+    backend = stage.client.add_backend(project, stage.server.url)
+    # Without the secret the webhook is refused, and Label Studio says nothing of it.
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[5:30, 10:40] = True
+    value = {"format": "rle", "rle": encode_mask(mask), "brushlabels": ["bar"]}
+    region = {
+        "id": "a",
+        "type": "brushlabels",
+        "from_name": "tag",
+        "to_name": "image",
+        "origin": "manual",
+        "value": value,
+    }
+    stage.client.submit_annotation(task, [region | {"original_width": 60, "original_height": 40, "image_rotation": 0}])
+    problems = [row for row in run_checks(stage.settings, stage.client) if row.ok is False]
+    assert [row.name for row in problems] == [f"project {project} webhook"] and "X-OVAM-Secret" in problems[0].fix
+    assert stage.client.secure_webhooks(project, stage.server.url, SECRET) == 1
+    store = open_store(stage.settings.resolved_database_url(), migrate=False)
+    try:
+        scope = Scope("default", str(project))
+        assert store.list_corrections(scope) == []
+        event = {"action": "START_TRAINING", "project": {"id": project}}
+        headers = {"X-OVAM-Secret": SECRET}
+        assert requests.post(f"{stage.server.url}/webhook", json=event, headers=headers, timeout=60).status_code == 200
+        wait_for(lambda: len(store.list_corrections(scope)) == 1, "the lost annotation to be found")
+        assert store.list_corrections(scope)[0].labels == ("bar",)
+    finally:
+        store.close()
+    stage.idle()
+    assert backend["state"] == "CO"
+
+
+def test_a_config_without_an_image_is_said_in_label_studios_own_words(stage: Stage) -> None:
+    project = int(stage.client.create_project("no image", '<View><Text name="t" value="$t"/></View>')["id"])
+    with pytest.raises(FetchError, match="The label config has no image tag"):
+        stage.client.add_backend(project, stage.server.url)
+
+
+def test_refused_tokens_and_unreachable_addresses_are_told_by_the_doctor(stage: Stage) -> None:
+    wrong = stage.settings.model_copy(update={"label_studio_token": SecretStr("f" * 40)})
+    with pytest.raises(TokenRefusedError):
+        LabelStudioClient(wrong).call("GET", "/api/projects")
+    rows = run_checks(wrong)
+    assert [row.ok for row in rows] == [True, False] and "Personal Access Token" in rows[1].fix
+    nowhere = stage.settings.model_copy(update={"label_studio_url": "http://127.0.0.1:9"})
+    assert [row.ok for row in run_checks(nowhere)] == [False]
+
+
+def test_label_studios_own_library_accepts_our_predictions(stage: Stage, tmp_path: Path) -> None:
+    """``LabelInterface.validate_prediction`` is what Label Studio's strict flag runs; the SDK's decoder reads our RLE."""
+    project, task = small_project(stage, "validated", label_config(["disc", "tea pot", "défaut_07"]))
+    body = {
+        "project": f"{project}.1",
+        "label_config": label_config(["disc", "tea pot", "défaut_07"]),
+        "tasks": [stage.client.task(task)],
+    }
+    # Without the presence decision every label is drawn, and so validated.
+    setup = {"project": body["project"], "schema": body["label_config"], "extra_params": {"presence": False}}
+    assert requests.post(f"{stage.server.url}/setup", json=setup, timeout=60).status_code == 200
+    made = requests.post(f"{stage.server.url}/predict", json=body, timeout=100).json()["results"][0]
+    assert made["result"]
+    rng = np.random.default_rng(0)
+    masks = [rng.random((17, 23)) < density for density in (0.1, 0.5, 0.9)]
+    given = {
+        "config": body["label_config"],
+        "prediction": made,
+        "streams": [encode_mask(mask) for mask in masks],
+    }
+    (tmp_path / "given.json").write_text(json.dumps(given), encoding="utf-8")
+    program = (
+        "import json, sys\n"
+        "from label_studio_sdk.label_interface import LabelInterface\n"
+        "from label_studio_sdk.converter.brush import decode_rle\n"
+        "given = json.load(open(sys.argv[1], encoding='utf-8'))\n"
+        "errors = LabelInterface(given['config']).validate_prediction(given['prediction'], return_errors=True)\n"
+        "decoded = [[int(v > 0) for v in decode_rle(s)[3::4]] for s in given['streams']]\n"
+        "print(json.dumps({'errors': errors, 'decoded': decoded}))\n"
+    )
+    done = subprocess.run(
+        [str(ENVIRONMENT / "bin" / "python"), "-c", program, str(tmp_path / "given.json")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+    )
+    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    assert answer["errors"] == []
+    assert [np.array(d, dtype=bool).reshape(17, 23).tolist() for d in answer["decoded"]] == [m.tolist() for m in masks]
