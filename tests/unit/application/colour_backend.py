@@ -109,7 +109,7 @@ class ColourReader:
 
 
 class ColourAttributor:
-    """Knows the words of :data:`COLOURS`; any other word means a fixed, arbitrary direction."""
+    """Knows the words of :data:`COLOURS`; any other word means a fixed, arbitrary, faint direction."""
 
     embedding_size = 4
 
@@ -140,7 +140,8 @@ class ColourAttributor:
             direction = rgb - rgb.mean()
             return np.append(direction * 14, -2.0).astype(np.float32)
         seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:4], "big")
-        return np.random.default_rng(seed).normal(0, 0.3, 4).astype(np.float32)
+        direction = np.random.default_rng(seed).normal(0, 0.3, 3)
+        return np.append(direction, -2.0).astype(np.float32)
 
     def token(self, embedding: np.ndarray) -> ClassQuery:
         if embedding.shape != (2, 4) or not np.isfinite(embedding).all():
@@ -164,36 +165,41 @@ class ColourAttributor:
         progress: Progress | None = None,
     ) -> TokenFit:
         self.fits += 1
-        origin = torch.from_numpy(self.noun(label))
-        delta = origin.clone().requires_grad_()
-        optimizer = torch.optim.Adam([delta], lr=recipe.learning_rate)
-        data = [(e.capture.tensors["q"], *(self._on_grid(x, e.capture) for x in (e.target, e.weight))) for e in examples]
-        if not any(float(w.sum()) for _, _, w in data):
+        origin = self.noun(label).astype(np.float64)
+        data = [
+            (e.capture.tensors["q"].numpy(), *(self._on_grid(x, e.capture) for x in (e.target, e.weight)))
+            for e in examples
+        ]
+        if not any(weight.sum() for _, _, weight in data):
             raise BackendError("All weights are zero; nothing can be learned.")
-        losses, best, best_loss = [], delta.detach().clone(), float("inf")
-        for epoch in range(recipe.epochs):
-            optimizer.zero_grad()
-            loss = recipe.ridge * (delta - origin).square().sum()
+        delta, losses, best = origin.copy(), [], origin.copy()
+        first, second = np.zeros(4), np.zeros(4)
+        for epoch in range(1, recipe.epochs + 1):  # Adam; torch's own optimisers take half a minute to import
+            loss = recipe.ridge * ((delta - origin) ** 2).sum()
+            gradient = 2 * recipe.ridge * (delta - origin)
             for q, target, weight in data:
-                values = torch.nn.functional.binary_cross_entropy_with_logits(q @ delta, target, reduction="none")
-                loss = loss + (values * weight).sum() / weight.sum().clamp(min=1e-6) / len(data)
+                logits = q @ delta
+                share = weight / max(weight.sum(), 1e-6) / len(data)
+                loss += (share * (np.logaddexp(0, logits) - target * logits)).sum()
+                gradient += np.einsum("hw,hwe->e", share * (1 / (1 + np.exp(-logits)) - target), q)
+            if not losses or loss < min(losses):
+                best = delta.copy()
             losses.append(float(loss))
-            if losses[-1] < best_loss:
-                best, best_loss = delta.detach().clone(), losses[-1]
-            loss.backward()
-            optimizer.step()
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            step = first / (1 - 0.9**epoch) / (np.sqrt(second / (1 - 0.999**epoch)) + 1e-8)
+            delta = delta - recipe.learning_rate * step
             if progress is not None and epoch % 20 == 0:
                 progress(epoch / recipe.epochs, f"epoch {epoch}")
-        embedding = np.stack([np.zeros(4, np.float32), best.numpy()])
-        q, target, weight = data[0]
+        embedding = np.stack([np.zeros(4), best]).astype(np.float32)
+        q, target, _ = data[0]
         mask, truth = (q @ best) > 0, target > 0.5
-        iou = float((mask & truth).sum() / max(1, int((mask | truth).sum())))
+        iou = float((mask & truth).sum() / max(1, (mask | truth).sum()))
         return TokenFit(embedding, tuple(losses), int(np.argmin(losses)), iou)
 
     @staticmethod
-    def _on_grid(values: np.ndarray, capture: Capture) -> torch.Tensor:
+    def _on_grid(values: np.ndarray, capture: Capture) -> np.ndarray:
         grid = tuple(capture.tensors["q"].shape[:2])
-        return torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(values)[None, None], grid)[0, 0]
+        return torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(values)[None, None], grid)[0, 0].numpy()
 
 
 class ColourModel:

@@ -153,7 +153,6 @@ def test_damaged_entry_is_read_again(app: OvamApplication, model: ColourModel) -
 
 
 def test_unwritable_cache_fails_no_prediction(settings: Settings) -> None:
-    settings.data_dir.mkdir(parents=True)
     (settings.data_dir / "captures").write_text("a file where the folder belongs")
     with build_application(settings, loader=ColourModel().load) as app:
         (proposal,) = app.proposer.propose(picture(), [Label("red")], SCOPE, ProjectOptions())
