@@ -22,9 +22,9 @@ from backends.diffusion.tiny.training.composer import compose
 from ovam_labeler.demo import generated as pictures_made
 from ovam_labeler.demo.annotator import StudioLoop
 from ovam_labeler.demo.label_studio_process import LabelStudio, ensure_installed, find_environment
-from ovam_labeler.demo.pictures import overlay
+from ovam_labeler.demo.pictures import overlay, sheet
 from ovam_labeler.demo.project import DemoProject
-from ovam_labeler.demo.report_page import write_page
+from ovam_labeler.demo.report_page import write_page, write_sheet
 from ovam_labeler.demo.scenes import Plan, SceneSet, make_scenes
 from ovam_labeler.demo.signals import ended_by_signals
 from ovam_labeler.demo.sprites import load_pack
@@ -78,12 +78,19 @@ def run_headless(settings: Settings, report: Path, seed: int, plan: Plan | None 
         timings["compose"] = time.perf_counter() - begin
         with started(settings, work, scenes, seed, steps) as running:
             timings["start"] = time.perf_counter() - begin - timings["compose"]
-            played = play(StudioLoop(running.app, running.project, running.scope), running.probe, scenes, steps)
+            played = play(
+                StudioLoop(running.app, running.project, running.scope, [c.name for c in scenes.concepts]),
+                running.probe,
+                scenes,
+                steps,
+            )
             generated, shown = _judge_generated(running, scenes, steps, played)
             played.timings = {**timings, **played.timings}
             rest = {"transport": "label-studio", "total_seconds": time.perf_counter() - begin}
             figures = build_report(played, seed=seed, generated=generated, extra=rest)
             write_page(report / "index.html", figures, played, shown)
+            write_sheet(report / "before_after.png", figures, played)
+            sheet([picture for _, picture in shown], columns=6).save(report / "generated.png")
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
         (report / "report.json").write_text(text + "\n", encoding="utf-8")
         gaps = missing(figures)

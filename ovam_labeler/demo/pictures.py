@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 #: Height of a tile in pixels.
 TILE = 140
@@ -51,6 +52,32 @@ def curve_points(losses: Sequence[float], width: float = 120, height: float = 56
     x = np.linspace(0, width, values.size)
     y = height - (values - low) / spread * height
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+def table(
+    header: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[Image.Image, str]]]], side: int = 150
+) -> Image.Image:
+    """Rows of captioned pictures under a header, on white: a figure for a page that shows no HTML.
+
+    Args:
+        header: one text a column.
+        rows: (name, [(picture, caption), ...]); a row may have fewer pictures than the header.
+    """
+    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    left, top, line = 150, 28, side + 22
+    page = Image.new("RGB", (left + len(header) * (side + 8), top + len(rows) * line), "white")
+    draw = ImageDraw.Draw(page)
+    for column, text in enumerate(header):
+        draw.text((left + column * (side + 8), 6), text, "black", font)
+    for row, (name, cells) in enumerate(rows):
+        y = top + row * line
+        draw.text((8, y + side // 2 - 10), "\n".join(textwrap.wrap(name, 18)), "black", font)
+        for column, (picture, caption) in enumerate(cells):
+            fitted = ImageOps.contain(picture, (side, side), Image.Resampling.LANCZOS)
+            x = left + column * (side + 8)
+            page.paste(fitted, (x + (side - fitted.width) // 2, y + (side - fitted.height) // 2))
+            draw.text((x, y + side + 2), caption, "black", small)
+    return page
 
 
 def sheet(pictures: Sequence[Image.Image], columns: int, side: int = 192) -> Image.Image:

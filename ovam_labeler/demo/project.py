@@ -118,6 +118,11 @@ class DemoProject:
         """Have Label Studio ask the backend for these pictures' predictions."""
         self.client.retrieve_predictions(self.id, [self.tasks[n] for n in names])
 
+    def ask_training(self) -> None:
+        """Send START_TRAINING, upon which the backend looks for annotations whose events were lost."""
+        for backend in self.client.backends(self.id):
+            self.client.call("POST", f"/api/ml/{backend['id']}/train", json={}, timeout=120)
+
     def predictions(self) -> dict[str, dict[str, Any]]:
         """Newest stored prediction of every picture that has one, in one request."""
         names = {task: name for name, task in self.tasks.items()}

@@ -10,8 +10,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from ovam_labeler.demo.pictures import curve_points, data_url, overlay
+from ovam_labeler.demo.pictures import curve_points, data_url, overlay, table
 from ovam_labeler.evaluation.measure import SHOWN
+from ovam_labeler.evaluation.metrics import iou
 from ovam_labeler.evaluation.play import Played
 
 #: (kind of map, caption, whose threshold) of the tiles after the corrected scene.
@@ -47,6 +48,37 @@ def write_page(
     path.write_text(page, encoding="utf-8")
 
 
+def write_sheet(path: Path, report: Mapping[str, Any], played: Played) -> None:
+    """Write the figure of all classes without a word: the corrected mask, then a picture in another style before and after.
+
+    No row is chosen: every class of the run is there, with its first uncorrected picture in another style.
+    """
+    rows = []
+    for row in report["concepts"]:
+        if row["has_word"]:
+            continue
+        corrected = played.scenes.of(row["name"], "correction")[0]
+        cells = [(overlay(corrected.image, corrected.truth, None, "truth"), "corrected")]
+        tests = played.scenes.of(row["name"], "test")[:SHOWN]
+        place = next((i for i, s in enumerate(tests) if not s.same_style), 0)
+        for kind, caption in _TILES:
+            if masks := _masks(played, row, kind):
+                truth = tests[place].truth
+                score = f"{caption}: IoU {100 * iou(masks[place], truth):.0f}"
+                cells.append((overlay(tests[place].image, masks[place], truth), score))
+        rows.append((row["name"], cells))
+    table(["one mask", *(caption for _, caption in _TILES)], rows).save(path, optimize=True)
+
+
+def _masks(played: Played, row: Mapping[str, Any], kind: str) -> list[np.ndarray]:
+    """Kept maps of a concept at their threshold, bool (H, W); where the product uses the word, the word's."""
+    if row["uses"].get(kind) == "word":
+        kind = "own_word"
+    found = played.measurement.kinds.get(kind)
+    shown, threshold = found.shown.get(row["name"]) if found else None, row["thresholds"].get(kind)
+    return [] if shown is None or threshold is None else [m.astype(np.float32) >= threshold for m in shown]
+
+
 def _points(value: float | None) -> str:
     """IoU 0..1 as points with one digit."""
     return "–" if value is None else f"{100 * value:.1f}"
@@ -66,19 +98,9 @@ def _strip(row: Mapping[str, Any], played: Played) -> dict[str, Any]:
     for i, scene in enumerate(played.scenes.of(name, "test")[:SHOWN]):
         style = "same style" if scene.same_style else "another style"
         for kind, caption in _TILES:
-            shown = measurement.kinds[kind].shown.get(name) if kind in measurement.kinds else None
-            threshold = row["thresholds"].get(kind)
-            if shown is None or threshold is None or i >= len(shown):
-                continue
-            mask = shown[i].astype(np.float32) >= threshold
-            score = float((mask & scene.truth).sum() / max((mask | scene.truth).sum(), 1))
-            tiles.append(
-                {
-                    "caption": f"{style}, {caption}",
-                    "url": data_url(overlay(scene.image, mask, scene.truth)),
-                    "score": score,
-                }
-            )
+            if masks := _masks(played, row, kind):
+                picture = data_url(overlay(scene.image, masks[i], scene.truth))
+                tiles.append({"caption": f"{style}, {caption}", "url": picture, "score": iou(masks[i], scene.truth)})
     curves = []
     for stage, found in measurement.learned.items():
         if name in found:

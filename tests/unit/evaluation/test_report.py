@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from backends.diffusion.tiny.training.composer import compose
-from ovam_labeler.demo.report_page import write_page
+from ovam_labeler.demo.report_page import write_page, write_sheet
 from ovam_labeler.demo.scenes import Plan, make_scenes
 from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.evaluation.measure import Learned, Measurement
@@ -169,3 +169,12 @@ def test_page_is_self_contained_and_shows_every_concept(played, report, tmp_path
     assert page.count("data:image/webp;base64,") >= 7 * len(report["concepts"])
     assert page.count("<polyline") == 2 * len(report["concepts"])
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_sheet_has_a_row_for_every_class_without_a_word(played, report, tmp_path):
+    write_sheet(tmp_path / "one.png", report, played)
+    two = {**report, "concepts": [r for r in report["concepts"] if not r["has_word"]][:1]}
+    write_sheet(tmp_path / "two.png", two, played)
+    full, single = Image.open(tmp_path / "one.png"), Image.open(tmp_path / "two.png")
+    assert full.width == single.width
+    assert full.height - single.height == 2 * (single.height - 28)
