@@ -68,6 +68,7 @@ def make_wsgi(settings: Settings) -> tuple[Flask, Application]:
     app = create_app(application, state=state)
     state.start()
     application.start_worker()
+    app.extensions["ovam_reconciler"].start_known()
     return app, application
 
 

@@ -174,6 +174,11 @@ def test_correct_one_mask_and_the_next_masks_are_better(stage: Stage, scenes: Sc
     assert {p["model_version"] for p in second.values()} == {stage.version(int(backend["id"]))}
     assert mean(second) > mean(first), f"mean IoU {mean(first):.3f} before, {mean(second):.3f} after"
 
+    # An event that did arrive is recognised when the project is looked through for lost ones.
+    event = {"action": "START_TRAINING", "project": {"id": project}}
+    requests.post(f"{stage.server.url}/webhook", json=event, headers={"X-OVAM-Secret": SECRET}, timeout=60)
+    wait_for(lambda: f"default/{project}: 0 corrections had not arrived" in stage.server.text(), "the reconciliation")
+
     copies = {task: len(client.predictions(task)) for task in ids}
     client.retrieve_predictions(project, ids)
     assert {task: len(client.predictions(task)) for task in ids} == copies, "an unchanged version was asked for again"
@@ -244,6 +249,31 @@ def test_a_lost_event_is_found_when_training_is_asked_for(stage: Stage) -> None:
         store.close()
     stage.idle()
     assert backend["state"] == "CO"
+
+
+def test_a_personal_access_token_is_exchanged(stage: Stage) -> None:
+    """A new Label Studio gives out nothing else."""
+    project, task = small_project(stage, "personal token")
+    browser = requests.Session()
+    browser.get(f"{stage.studio.url}/user/login/", timeout=60)
+    form = {
+        "email": stage.studio.username,
+        "password": stage.studio.password,
+        "csrfmiddlewaretoken": browser.cookies["csrftoken"],
+    }
+    headers = {"Referer": f"{stage.studio.url}/user/login/"}
+    browser.post(f"{stage.studio.url}/user/login/", data=form, headers=headers, timeout=60).raise_for_status()
+    headers["X-CSRFToken"] = browser.cookies["csrftoken"]
+    settings = {"api_tokens_enabled": True, "legacy_api_tokens_enabled": True}
+    browser.post(f"{stage.studio.url}/api/jwt/settings", json=settings, headers=headers, timeout=60).raise_for_status()
+    made = browser.post(f"{stage.studio.url}/api/token/", headers=headers, timeout=60)
+    token = str(made.json()["token"])
+    client = LabelStudioClient(stage.settings.model_copy(update={"label_studio_token": SecretStr(token)}))
+    reference = str(client.task(task)["data"]["image"])
+    assert reference.startswith("/data/upload/") and client.fetch_image(reference).startswith(b"\x89PNG")
+    raw = requests.get(f"{stage.studio.url}{reference}", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    assert raw.status_code == 401
+    assert int(client.call("GET", f"/api/projects/{project}")["id"]) == project
 
 
 def test_a_config_without_an_image_is_said_in_label_studios_own_words(stage: Stage) -> None:

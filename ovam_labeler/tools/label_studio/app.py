@@ -44,6 +44,7 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     events = EventService(application, application.jobs.notify)
     reconciler = Reconciler(tool.client, events, application)
     events.on_training = reconciler.start
+    app.extensions["ovam_reconciler"] = reconciler
     where = state or (lambda: {"state": "ready", "message": ""})
     app.register_blueprint(status.blueprint(application, where))
     for prefix, name in (("", "default"), ("/c/<connection>", "connection")):

@@ -33,13 +33,21 @@ class LabelStudioClient(Connection):
             self.call("POST", f"/api/projects/{project}/import", files={"file": (name, data)}, timeout=120)
         return [int(task["id"]) for task in self.tasks(project)][-len(files) :]
 
-    def tasks(self, project: int, *, page_size: int = 1000) -> list[dict[str, Any]]:
-        """The project's tasks with annotations and predictions, by id."""
-        answer = self.call(
-            "GET", f"/api/tasks?project={project}&fields=all&page_size={page_size}&resolve_uri=false", timeout=120
-        )
-        rows = answer["tasks"] if isinstance(answer, dict) else answer
+    def tasks(self, project: int, *, page_size: int = 500) -> list[dict[str, Any]]:
+        """All tasks of the project with annotations and predictions, by id."""
+        rows: list[dict[str, Any]] = []
+        for page in range(1, 1_000_000):
+            path = f"/api/tasks?project={project}&fields=all&resolve_uri=false&page={page}&page_size={page_size}"
+            answer = self.call("GET", path, timeout=120)
+            rows += answer["tasks"]
+            if len(rows) >= int(answer["total"]) or not answer["tasks"]:
+                break
         return sorted(rows, key=lambda task: int(task["id"]))
+
+    def annotated_tasks(self, project: int) -> list[dict[str, Any]]:
+        """The project's annotated tasks as exported: id, data, annotations; without predictions."""
+        found: list[dict[str, Any]] = self.call("GET", f"/api/projects/{project}/export?exportType=JSON", timeout=300)
+        return found
 
     def task(self, task: int) -> dict[str, Any]:
         found: dict[str, Any] = self.call("GET", f"/api/tasks/{task}")

@@ -39,7 +39,9 @@ class Connection:
         if answer.status_code == 401:
             raise TokenRefusedError(f"Label Studio at {self.url} refused the token (401). {self.token_advice()}")
         if answer.status_code >= 400:
-            raise FetchError(f"Label Studio answered {answer.status_code} to {method} {path}: {answer.text[:800].strip().rstrip('.')}.")
+            raise FetchError(
+                f"Label Studio answered {answer.status_code} to {method} {path}: {answer.text[:800].strip().rstrip('.')}."
+            )
         if not answer.content:
             return None
         try:

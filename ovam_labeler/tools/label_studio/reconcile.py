@@ -10,7 +10,7 @@ from typing import Any
 from ovam_labeler.errors import OvamError
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
-from ovam_labeler.tools.label_studio.event_service import EventService
+from ovam_labeler.tools.label_studio.event_service import DEFAULT, EventService
 from token_store.entities import Scope
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Reconciler:
 
     def start(self, scope: Scope) -> bool:
         """Look in the background.  False where no Label Studio is configured (or it is another connection's)."""
-        if self._client.url is None or scope.connection != "default":
+        if self._client.url is None or scope.connection != DEFAULT:
             return False
         with self._lock:
             if scope in self._running:
@@ -36,6 +36,11 @@ class Reconciler:
             self._running.add(scope)
         threading.Thread(target=self._run, args=(scope,), name=f"reconcile {scope}", daemon=True).start()
         return True
+
+    def start_known(self) -> None:
+        """Look through every project that has learned something, as after a time in which this server was down."""
+        for scope in sorted({token.scope for token in self._application.store.list_tokens()}):
+            self.start(scope)
 
     def run(self, scope: Scope) -> int:
         """Look now; returns how many corrections were new.
@@ -45,7 +50,7 @@ class Reconciler:
         """
         project = self._client.call("GET", f"/api/projects/{scope.project}")
         found = 0
-        for task in self._client.tasks(int(scope.project)):
+        for task in self._client.annotated_tasks(int(scope.project)):
             for annotation in task.get("annotations") or []:
                 found += self._offer(scope, project, task, annotation)
         return found
