@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ class Bench:
         self.library = Library()
         unet = UNet2DConditionModel.from_pretrained(weights / "unet", torch_dtype=torch.float32)
         self.net = Grounding(unet).eval().requires_grad_(False)
+        settings = json.loads((weights / "ovam.json").read_text())
+        self.net.log_steps.data = torch.tensor(settings["training"]["steps"]).log()
         self.text = CLIPTextModel.from_pretrained(weights / "text_encoder", dtype=torch.float32).eval()
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(weights / "tokenizer")
         data = np.load(run_folder() / "test.npz")

@@ -13,9 +13,11 @@ from . import presence_trial
 from .bench import Bench
 from .export import WEIGHTS
 from .fits import Fit
-from .measure import learn_tokens, score_tokens, score_words, threshold
+from .measure import Score, learn_tokens, score_tokens, score_words, threshold
 from .sources import run_folder
 
+# An unbalanced loss gave the same IoU, but a level that says less about presence (validation: 44 % false at recall .8,
+# balanced 38 %), and its best threshold is far from that of known words' tokens, with which it shares one.
 NEW_CLASS = (
     Fit(),
     Fit(epochs=50),
@@ -24,39 +26,29 @@ NEW_CLASS = (
     Fit(rate=0.2),
     Fit(start="noun"),
     Fit(start="thing"),
-    Fit(ridge=1e-4),
     Fit(ridge=1e-3),
+    Fit(ridge=2e-3),
+    Fit(ridge=3e-3),
     Fit(ridge=1e-2),
-    Fit(balance=False),
-    Fit(rate=0.2, ridge=1e-3),
+    Fit(start="noun", ridge=2e-3),
     Fit("lbfgs", epochs=40, rate=1.0, ridge=1e-3),
     Fit("lbfgs", epochs=40, rate=1.0, ridge=1e-2),
     Fit("steps", epochs=2, rate=1.0),
     Fit("steps", epochs=4, rate=1.0),
 )
-KNOWN_WORD = tuple(
-    Fit(start="noun", epochs=e, rate=r, ridge=g)
-    for e, r, g in (
-        (10, 0.01, 0),
-        (10, 0.03, 0),
-        (30, 0.01, 0),
-        (30, 0.03, 0),
-        (30, 0.03, 1e-3),
-        (50, 0.03, 1e-2),
-        (100, 0.05, 1e-2),
-        (100, 0.05, 3e-2),
-        (100, 0.05, 1e-1),
-    )
-)
+# from loose to tight
+KNOWN_WORD = tuple(Fit(start="noun", ridge=ridge) for ridge in (0.0, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1))
+MOST_LOST = 0.005  # IoU that a known word's one-shot token may lose against its word
 
 
-def try_fits(bench: Bench, fits: tuple[Fit, ...]) -> dict[Fit, tuple[float, int]]:
-    """Best IoU and its threshold bin of each fit, one shot."""
+def try_fits(bench: Bench, fits: tuple[Fit, ...], shots: int = 1) -> dict[Fit, Score]:
+    """Scores of each fit."""
     result = {}
     for fit in fits:
-        score = score_tokens(bench, learn_tokens(bench, fit))
-        result[fit] = (score.at(score.best()), score.best())
-        print(f"  {fit.title:52s} {result[fit][0]:.3f} at {threshold(result[fit][1]):.3f}", flush=True)
+        score = result[fit] = score_tokens(bench, learn_tokens(bench, fit, shots))
+        print(
+            f"  {shots}-shot {fit.title:52s} {score.at(score.best()):.3f} at {threshold(score.best()):.3f}", flush=True
+        )
     return result
 
 
@@ -75,10 +67,16 @@ def main() -> None:
         f"novel own words {score_words(novel, lambda c: [labels[c]]).mean().max():.3f}, thing {score_words(novel, lambda c: ['thing']).mean().max():.3f}"
     )
     fits = try_fits(novel, NEW_CLASS[:1] if a.quick else NEW_CLASS)
-    shippable = {fit: v for fit, v in fits.items() if fit.how != "steps"}
-    new = max(shippable, key=lambda f: shippable[f][0])
+    # the application has no "steps"; among the best for one shot, the best for one and three
+    good = sorted((fit for fit in fits if fit.how != "steps"), key=lambda f: -fits[f].mean().max())[:4]
+    more = try_fits(novel, tuple(good), shots=3)
+    new = max(good, key=lambda f: fits[f].mean().max() + more[f].mean().max())
     gentle = try_fits(known, KNOWN_WORD[3:4] if a.quick else KNOWN_WORD)
-    old = max(gentle, key=lambda f: gentle[f][0])
+    kept = [fit for fit in gentle if gentle[fit].mean().max() >= words.mean().max() - MOST_LOST]
+    old = kept[0] if kept else KNOWN_WORD[-1]
+    both = int(
+        (fits[new].mean() + gentle.get(old, words).mean()).argmax()
+    )  # the application has one threshold for both
     rng = np.random.default_rng(0)
     spoken = presence_trial.known_trials(known, rng)
     trials = presence_trial.token_trials(novel, learn_tokens(novel, new), rng)
@@ -88,7 +86,7 @@ def main() -> None:
     print("presence of tokens", presence_trial.judge(*trials.chosen(True), token_presence))
     result = {
         "word_threshold": threshold(words.best()),
-        "token_threshold": threshold(fits[new][1]),
+        "token_threshold": threshold(both),
         "word_presence": word_presence,
         "token_presence": token_presence,
         "presence_cut": 0.5,

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from . import presence_trial
-from .bench import Bench, iou_curves
+from .bench import BINS, Bench, iou_curves
 from .export import WEIGHTS
 from .fits import fit_of
 from .measure import (
@@ -39,19 +39,27 @@ from .sources import run_folder
 class Table:
     """Named scores on test concepts, each at the threshold that is best on the validation concepts."""
 
-    def __init__(self) -> None:
+    def __init__(self, shipped: dict[str, float]) -> None:
+        self.shipped = shipped
         self.rows: dict[str, dict[str, Any]] = {}
         self.concepts: dict[str, dict[int, float]] = {}
 
     def add(self, name: str, validation: Score, test: Score) -> float:
         """Record and print a row; returns its IoU on other drawings."""
         at = validation.best()
-        row = {"threshold": threshold(at), "validation": validation.at(at), OTHER: test.at(at)}
+        kind = "token" if "token" in name else "word"
+        shipped = round(self.shipped[f"{kind}_threshold"] * BINS)
+        row = {
+            "threshold": threshold(at),
+            "validation": validation.at(at),
+            OTHER: test.at(at),
+            "shipped threshold": test.at(shipped),
+        }
         if UNSEEN in test.curves:
             row[UNSEEN] = test.at(at, UNSEEN)
         self.rows[name], self.concepts[name] = row, test.by_concept(at)
         print(
-            f"{name:44s} tau {row['threshold']:.3f}  {row[OTHER]:.3f}  unseen style {row.get(UNSEEN, float('nan')):.3f}",
+            f"{name:44s} tau {row['threshold']:.3f}  {row[OTHER]:.3f}  unseen style {row.get(UNSEEN, float('nan')):.3f}  shipped tau {row['shipped threshold']:.3f}",
             flush=True,
         )
         return float(row[OTHER])
@@ -68,7 +76,7 @@ class Evaluation:
         self.novel = Bench(("novel_validation",), weights), Bench(("novel_test",), weights)
         self.labels, self.base = self.known[0].library.labels, self.known[0].library.base
         self.words = [self.labels[c] for c in self.base]
-        self.table = Table()
+        self.table = Table(calibration)
 
     def both(self, name: str, benches: tuple[Bench, Bench], score: Callable[[Bench], Score]) -> None:
         self.table.add(name, score(benches[0]), score(benches[1]))

@@ -128,6 +128,7 @@ def shipped_split() -> dict[str, Any]:
 
 def default_settings() -> dict[str, Any]:
     """``ovam.json`` with the values measured by the ``calibrate`` stage, where it has run."""
+    scalars = newest_checkpoint()["average"]
     settings: dict[str, Any] = {
         "name": NAME,
         "version": VERSION,
@@ -135,6 +136,7 @@ def default_settings() -> dict[str, Any]:
         "layers": "down+up",
         "attribution": {"template": "{label}", "context": "pair", "thing": "thing"},
         "read": {"timesteps": [50], "prompt": "", "side": 128},
+        "training": {"steps": scalars["net.log_steps"].exp().tolist(), "gain": float(scalars["net.log_gain"].exp())},
         "generate": {"steps": 20, "guidance": 3.0, "size": [128, 128]},
     }
     measured = run_folder() / "calibration.json"
