@@ -340,9 +340,11 @@ def test_presence_and_version_of_a_generated_image_are_untouched_by_learning(app
     [
         ((0.6, 0.8), (0.5, 0.5), True, True, "proven"),
         ((0.5, 0.5), (0.5, 0.5), True, False, "rejected"),
-        ((0.5, 0.5), (0.51, 0.51), False, True, "proven"),
+        ((0.5, 0.5), (0.51, 0.51), False, True, "unproven"),
         ((0.5, 0.5), (0.51, 0.51), True, False, "rejected"),
-        ((0.3, 0.4), (0.5, 0.5), False, False, "rejected"),
+        ((0.3, 0.3), (0.5, 0.5), False, True, "unproven"),
+        ((0.15, 0.15), (0.5, 0.5), False, False, "rejected"),
+        ((0.35, 0.35, 0.3, 0.3), (0.5, 0.5, 0.5, 0.5), False, False, "rejected"),
     ],
 )
 def test_promotion_rule(
