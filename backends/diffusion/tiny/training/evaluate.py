@@ -57,9 +57,10 @@ class Table:
         }
         if UNSEEN in test.curves:
             row[UNSEEN] = test.at(at, UNSEEN)
+        row["concepts"] = len(test.curves[OTHER])
         self.rows[name], self.concepts[name] = row, test.by_concept(at)
         print(
-            f"{name:44s} tau {row['threshold']:.3f}  {row[OTHER]:.3f}  unseen style {row.get(UNSEEN, float('nan')):.3f}  shipped tau {row['shipped threshold']:.3f}",
+            f"{name:44s} tau {row['threshold']:.3f}  {row[OTHER]:.3f}  unseen style {row.get(UNSEEN, float('nan')):.3f}  shipped tau {row['shipped threshold']:.3f}  {row['concepts']} concepts",
             flush=True,
         )
         return float(row[OTHER])
@@ -95,9 +96,6 @@ class Evaluation:
             "known: absent word", self.known, lambda b: score_words(b, lambda c: rng.choice(self.words, 5).tolist())
         )
         self.both("known: gentle token, one shot", self.known, lambda b: score_tokens(b, learn_tokens(b, self.gentle)))
-        self.both(
-            "known: gentle token, three shots", self.known, lambda b: score_tokens(b, learn_tokens(b, self.gentle, 3))
-        )
         return {kind: self._among_twenty(self.known[1], kind) for kind in ("T", "U")}
 
     def novel_concepts(self) -> dict[int, Tokens]:

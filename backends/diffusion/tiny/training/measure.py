@@ -55,16 +55,16 @@ def score_words(bench: Bench, name_of: Callable[[int], Sequence[str]], template:
 
 @dataclass
 class Tokens:
-    """Learned tokens (T, E) with the concept and the first annotated scene of each."""
+    """Learned tokens (T, E) with the concept and the annotated scenes (shots,) of each."""
 
     values: Tensor
     concepts: np.ndarray
-    scenes: np.ndarray
+    scenes: list[np.ndarray]
 
 
 def learn_tokens(bench: Bench, fit: Fit, shots: int = 1, anything: str = "thing") -> Tokens:
     """A token per annotated scene (one shot), or per run of ``shots`` annotated scenes of a concept."""
-    rows, owner, concepts, scenes = list[int](), list[int](), list[int](), list[int]()
+    rows, owner, concepts, scenes = list[int](), list[int](), list[int](), list[np.ndarray]()
     for concept in np.unique(bench.concept):
         annotated = bench.rows(concept, "A")
         starts = range(len(annotated)) if shots == 1 else range(0, len(annotated) - shots + 1, shots)
@@ -72,18 +72,18 @@ def learn_tokens(bench: Bench, fit: Fit, shots: int = 1, anything: str = "thing"
             rows += annotated[first : first + shots].tolist()
             owner += [len(concepts)] * shots
             concepts.append(int(concept))
-            scenes.append(int(annotated[first]))
+            scenes.append(annotated[first : first + shots])
     nouns = torch.stack([bench.noun(bench.library.labels[c]) for c in concepts])
     thing = bench.noun(anything).expand_as(nouns)
     origin = {"noun": nouns, "thing": thing, "thing_noun": 0.5 * (nouns + thing)}[fit.start]
     values = learn(
         bench.net, bench.start, bench.take(rows), bench.target[rows], torch.tensor(owner), origin.clone(), fit
     )
-    return Tokens(values, np.array(concepts), np.array(scenes))
+    return Tokens(values, np.array(concepts), scenes)
 
 
 def score_tokens(bench: Bench, tokens: Tokens, wrong: bool = False, seed: int = 0) -> Score:
-    """Each token on the other drawings of its concept (families other than the annotated one) and on unseen styles.
+    """Each token on drawings of its concept of families that were not annotated for it, and on unseen styles.
 
     ``wrong``: every token is replaced by one of another concept.
     """
@@ -97,8 +97,9 @@ def score_tokens(bench: Bench, tokens: Tokens, wrong: bool = False, seed: int = 
                 continue
             curves = iou_curves(bench.token_maps(bench.take(rows), tokens.values[used]), bench.mask[rows])
             found = []
-            for column, scene in enumerate(tokens.scenes[mine]):
-                fair = bench.family[rows] != bench.family[scene] if split == OTHER else np.ones(len(rows), bool)
+            for column, number in enumerate(mine):
+                annotated = bench.family[tokens.scenes[number]]
+                fair = ~np.isin(bench.family[rows], annotated) if split == OTHER else np.ones(len(rows), bool)
                 if fair.any():
                     found.append(curves[fair, column].mean(0))
             if found:

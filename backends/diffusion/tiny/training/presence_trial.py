@@ -50,7 +50,7 @@ def token_trials(bench: Bench, tokens: Tokens, rng: np.random.Generator, kinds: 
         learned = [c in novel for c in asked]
         words = [labels[c] for c, is_token in zip(asked, learned, strict=True) if not is_token]
         picks = [int(rng.choice(np.where(tokens.concepts == c)[0])) for c in asked if c in novel]
-        own = [tokens.scenes[p] for p in picks]
+        own = [s for p in picks for s in tokens.scenes[p]]
         if any(bench.sprite[s] == bench.sprite[row] for s in own):  # the very drawing it was learned on
             continue
         queries = bench.take([row])

@@ -66,7 +66,7 @@ def tokens_sheet(
     tokens, columns = learn_tokens(bench, fit_of(recipe)), []
     for concept in rng.choice(np.unique(bench.concept), count, replace=False):
         number = int(np.where(tokens.concepts == concept)[0][0])
-        scene = int(tokens.scenes[number])
+        scene = int(tokens.scenes[number][0])
         rows = [r for r in bench.rows(concept, "T") if bench.family[r] != bench.family[scene]]
         row = int(rng.choice(rows))
         queries = bench.take([row])
