@@ -194,9 +194,7 @@ class ClassLearning:
             self._store.set_alias(scope, name, ACTIVE, None, who=created_by, why=verdict.reason)
         return version
 
-    def _already(
-        self, scope: Scope, name: str, sources: tuple[int, ...], attributor: Attributor
-    ) -> LearnResult | None:
+    def _already(self, scope: Scope, name: str, sources: tuple[int, ...], attributor: Attributor) -> LearnResult | None:
         """The result of the same work done before (a job that ran twice)."""
         for version in reversed(self._store.list_versions(scope, name)):
             if (
@@ -237,7 +235,9 @@ def _shares(progress: Progress | None, parts: int) -> Callable[[int, str], Progr
     def part(number: int, what: str) -> Progress | None:
         if progress is None:
             return None
-        return lambda fraction, message: progress((number + fraction) / parts, f"{what}: {message}" if message else what)
+        return lambda fraction, message: progress(
+            (number + fraction) / parts, f"{what}: {message}" if message else what
+        )
 
     return part
 

@@ -63,16 +63,16 @@ class DirectDecoder:
             with Image.open(self._path(sha256), formats=("PNG",)) as file:
                 pixels = np.array(file.convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:
-            raise FetchError(f"The image of correction {correction.id} is gone from {self._folder}: {error}.") from error
+            raise FetchError(
+                f"The image of correction {correction.id} is gone from {self._folder}: {error}."
+            ) from error
         return LoadedImage(pixels, sha256), ""
 
     def truths_of(self, correction: Correction, image: LoadedImage) -> tuple[list[Truth], list[str]]:
         """The masks as they were given."""
         with translate_errors():
             masks = self._store.correction_masks([correction.id])
-        return [
-            Truth(m.label, "positive" if m.kind == "positive" else "negative", m.mask, m.ignore) for m in masks
-        ], []
+        return [Truth(m.label, "positive" if m.kind == "positive" else "negative", m.mask, m.ignore) for m in masks], []
 
     def _path(self, sha256: str) -> Path:
         return self._folder / f"{sha256}.png"

@@ -41,7 +41,9 @@ def read_limited(stream: IO[bytes], max_bytes: int) -> bytes:
     while chunk := stream.read(min(_CHUNK, left + 1)):
         left -= len(chunk)
         if left < 0:
-            raise BadImageError(f"The image file is larger than {max_bytes} bytes, the most allowed (OVAM_MAX_IMAGE_BYTES).")
+            raise BadImageError(
+                f"The image file is larger than {max_bytes} bytes, the most allowed (OVAM_MAX_IMAGE_BYTES)."
+            )
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -41,7 +41,9 @@ Work = Callable[[], Any]
 class InferenceService:
     """Implements :class:`ovam_labeler.services.Inference`.  Thread-safe."""
 
-    def __init__(self, backend: Callable[[], Backend], cache: CaptureCache, store: TokenStore, threads: int = 0) -> None:
+    def __init__(
+        self, backend: Callable[[], Backend], cache: CaptureCache, store: TokenStore, threads: int = 0
+    ) -> None:
         """Args: backend loads the base model at its first call; threads of the reader, 0 = the cores available."""
         self._backend = backend
         self._cache = cache
@@ -274,5 +276,3 @@ def _same_image(made: np.ndarray, wanted: np.ndarray) -> bool:
 def _log_failure(future: Future[Any]) -> None:
     if (error := future.exception()) is not None:
         log.warning("The base model could not be loaded yet: %s", error)
-
-

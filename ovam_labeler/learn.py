@@ -187,5 +187,3 @@ class LearnService:
         self._store.set_correction_state(correction.id, "learned", note=" ".join(sentences))
         report(1.0, "Learned" if results else "Kept as evidence")
         return results
-
-

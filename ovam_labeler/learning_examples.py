@@ -66,7 +66,9 @@ class Lessons:
         tool = str(correction.payload.get("tool", ""))
         if tool not in self._decoders:
             known = ", ".join(sorted(self._decoders)) or "none"
-            raise OvamError(f"Correction {correction.id} came from the tool {tool!r}, which is not installed ({known} are).")
+            raise OvamError(
+                f"Correction {correction.id} came from the tool {tool!r}, which is not installed ({known} are)."
+            )
         return self._decoders[tool]
 
     def of_class(self, scope: Scope, label: str, needs: Needs, current: Correction, capture: Capture) -> list[Lesson]:
@@ -74,7 +76,11 @@ class Lessons:
 
         Other corrections whose image cannot be had any more are left out.
         """
-        stored = [c for c in self._store.list_corrections(scope, label=label, states=("pending", "learned")) if c.id != current.id]
+        stored = [
+            c
+            for c in self._store.list_corrections(scope, label=label, states=("pending", "learned"))
+            if c.id != current.id
+        ]
         by_id = {c.id: c for c in [current, *stored]}
         masks = self._store.correction_masks(list(by_id), label)
         chosen = [m for m in masks if m.kind == "positive"][:MAX_POSITIVES]

@@ -54,7 +54,9 @@ def judge(evidence: Evidence | None, *, known: bool) -> Verdict:
         return Verdict(True, "proven", f"It is used: {figures}.")
     if not known and count * (token - word) + PRIOR_COUNT * PRIOR_LEAD >= 0:
         return Verdict(
-            True, "unproven", f"It is used, unproven: {figures}, too little against a new class's token to go back to its word."
+            True,
+            "unproven",
+            f"It is used, unproven: {figures}, too little against a new class's token to go back to its word.",
         )
     return Verdict(False, "rejected", f"It is not used, the word does better: {figures}.")
 

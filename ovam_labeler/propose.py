@@ -106,9 +106,7 @@ def decide(
         maps: (classes, h, w) float32 in 0..1, one for each meaning.
     """
     probabilities = [
-        presence_probability(
-            features, calibration.token_presence if m.source == "token" else calibration.word_presence
-        )
+        presence_probability(features, calibration.token_presence if m.source == "token" else calibration.word_presence)
         for features, m in zip(presence_features(maps), meanings, strict=True)
     ]
     judged = [not options.presence or p >= calibration.presence_cut for p in probabilities]
@@ -214,4 +212,3 @@ def _unasked(label: Label, image: LoadedImage) -> Proposal:
 def _part(progress: Progress, start: float, end: float) -> Progress:
     """A callback whose 0..1 is a part of another's."""
     return lambda fraction, message: progress(start + (end - start) * fraction, message)
-

@@ -26,24 +26,34 @@ class Settings(BaseSettings):
         description="Base model: `embedded`, a folder of a diffusers pipeline, or a hub name such as "
         "`stable-diffusion-v1-5/stable-diffusion-v1-5`.",
     )
-    backend: str | None = Field(default=None, description="Backend plugin by name; default: the first that accepts the model.")
+    backend: str | None = Field(
+        default=None, description="Backend plugin by name; default: the first that accepts the model."
+    )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     threads: int = Field(
-        default=0, ge=0, le=256, description="CPU threads of the base model; 0 = the number of cores available to this process."
+        default=0,
+        ge=0,
+        le=256,
+        description="CPU threads of the base model; 0 = the number of cores available to this process.",
     )
     method: str = Field(default="ovam", description="Mask method by name.")
-    refiner: str = Field(default="none", description="Mask refiner by name: `none`, `guided-filter`, `dense-crf`, or a plugin's.")
+    refiner: str = Field(
+        default="none", description="Mask refiner by name: `none`, `guided-filter`, `dense-crf`, or a plugin's."
+    )
     overlap: Literal["exclusive", "independent"] = Field(
         default="exclusive", description="`exclusive`: each pixel to its best class; `independent`: masks may overlap."
     )
     cache_max_bytes: int = Field(
-        default=4_000_000_000, ge=0, description="Size bound of the capture cache in bytes; least recently used goes first."
+        default=4_000_000_000,
+        ge=0,
+        description="Size bound of the capture cache in bytes; least recently used goes first.",
     )
     max_image_pixels: int = Field(default=80_000_000, ge=1, description="Images with more pixels are refused.")
     max_image_bytes: int = Field(default=60_000_000, ge=1, description="Image files larger than this are refused.")
     fetch_timeout: float = Field(default=20.0, gt=0, description="Seconds to fetch one image.")
     label_studio_url: str | None = Field(
-        default=None, description="Label Studio's address: the one host that may be sent credentials and fetched from, private or not."
+        default=None,
+        description="Label Studio's address: the one host that may be sent credentials and fetched from, private or not.",
     )
     label_studio_token: SecretStr | None = Field(
         default=None, description="Label Studio's legacy token or personal access token; never logged."
@@ -55,7 +65,9 @@ class Settings(BaseSettings):
         default=False, description="Allow images from private addresses other than the Label Studio host's."
     )
     predict_budget: float = Field(
-        default=60.0, gt=0, description="Seconds a batch predict may take before Label Studio is made to ask task by task."
+        default=60.0,
+        gt=0,
+        description="Seconds a batch predict may take before Label Studio is made to ask task by task.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Log level.")
 

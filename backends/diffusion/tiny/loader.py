@@ -26,7 +26,9 @@ def load(model: str = NAME, device: str = "cpu", progress: Progress | None = Non
         BackendError: another model is named, or the weights are not beside the code.
     """
     if not accepts(model):
-        raise BackendError(f"The embedded backend loads 'embedded' only, not {model!r}; leave OVAM_BACKEND unset for others.")
+        raise BackendError(
+            f"The embedded backend loads 'embedded' only, not {model!r}; leave OVAM_BACKEND unset for others."
+        )
     if not (WEIGHTS / INDEX).is_file():
         raise BackendError(f"The embedded model's weights are missing from {WEIGHTS}; install the distribution again.")
     folder = ModelFolder.open(str(WEIGHTS), progress)

@@ -38,7 +38,9 @@ GROUND = (120, 120, 120)
 SETTINGS = {"timesteps": [50], "cell": CELL}
 
 
-def scene(*objects: tuple[tuple[int, int, int], tuple[int, int, int, int]], size: tuple[int, int] = (64, 96)) -> np.ndarray:
+def scene(
+    *objects: tuple[tuple[int, int, int], tuple[int, int, int, int]], size: tuple[int, int] = (64, 96)
+) -> np.ndarray:
     """uint8 (H, W, 3): boxes (top, left, height, width) of a colour on grey ground."""
     pixels = np.empty((*size, 3), np.uint8)
     pixels[:] = GROUND

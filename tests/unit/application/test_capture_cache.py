@@ -26,7 +26,9 @@ def key(image: str = "a" * 64, **changes: object) -> CaptureKey:
 
 
 def capture(fill: float = 1.0, size: int = 1000) -> Capture:
-    info = CaptureInfo("received", (3, 5), (2, 2), (50, 10), seed=4, layout={"layers": [{"name": "down.0", "scale": 0.5}]})
+    info = CaptureInfo(
+        "received", (3, 5), (2, 2), (50, 10), seed=4, layout={"layers": [{"name": "down.0", "scale": 0.5}]}
+    )
     base = torch.full((2, size), fill)
     return Capture(info, {"q": base.to(torch.float16), "view": base[0], "same": base[0], "scale": torch.tensor(fill)})
 

@@ -76,7 +76,9 @@ def test_generated_image_is_predicted_without_a_pass(app: OvamApplication, model
     passes = model.reader.unet_passes
     uploaded = load_image(png)
     assert uploaded.sha256 == image.sha256
-    (proposal,) = app.proposer.propose(uploaded, [Label("red")], SCOPE, ProjectOptions(), prompt="whatever the task says")
+    (proposal,) = app.proposer.propose(
+        uploaded, [Label("red")], SCOPE, ProjectOptions(), prompt="whatever the task says"
+    )
     assert proposal.present
     assert model.reader.unet_passes == passes
     record = app.store.get_image(image.sha256)
@@ -88,7 +90,9 @@ def test_evicted_generated_capture_is_made_again_exactly(settings: Settings) -> 
     model = ColourModel()
     small = settings.model_copy(update={"cache_max_bytes": 0})
     with build_application(small, loader=model.load) as app:
-        image, _, capture = app.inference.generate("a blue box", seed=5, needs=Needs(), size=(64, 96), negative_prompt="x")
+        image, _, capture = app.inference.generate(
+            "a blue box", seed=5, needs=Needs(), size=(64, 96), negative_prompt="x"
+        )
         again = app.inference.submit(image, Needs()).result(20)
     assert again.info.origin == "generated"
     assert (again.info.prompt, again.info.seed) == ("a blue box", 5)

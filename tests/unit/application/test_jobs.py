@@ -94,7 +94,9 @@ def test_notify_wakes_at_once(store: TokenStore, handler: Handler, tmp_path: Pat
 
 
 @pytest.mark.parametrize("error", [FetchError("401."), StorageFullError("Full."), StoreFullError("Full.")])
-def test_what_time_may_heal_is_tried_again(jobs: LocalJobs, store: TokenStore, handler: Handler, error: Exception) -> None:
+def test_what_time_may_heal_is_tried_again(
+    jobs: LocalJobs, store: TokenStore, handler: Handler, error: Exception
+) -> None:
     def action(job: Job, progress: Progress) -> Mapping[str, Any]:
         if job.attempts < 3:
             raise error
@@ -125,7 +127,9 @@ def test_a_waiting_retry_holds_nothing_up(store: TokenStore, handler: Handler, t
     assert jobs.stop(20)
 
 
-def test_failure_after_the_last_attempt_keeps_the_sentence(jobs: LocalJobs, store: TokenStore, handler: Handler) -> None:
+def test_failure_after_the_last_attempt_keeps_the_sentence(
+    jobs: LocalJobs, store: TokenStore, handler: Handler
+) -> None:
     def action(job: Job, progress: Progress) -> Mapping[str, Any]:
         raise FetchError("The image could not be fetched.")
 
@@ -262,7 +266,11 @@ def test_a_learned_correction_tells_listeners(app: OvamApplication) -> None:
 
 def test_unfetchable_correction_fails_with_its_job(app: OvamApplication) -> None:
     app.jobs = LocalJobs(
-        app.store, app.jobs._handlers, app.settings.data_dir / "w", poll_seconds=0.05, back_off=(0.05,)  # type: ignore[attr-defined]
+        app.store,
+        app.jobs._handlers,
+        app.settings.data_dir / "w",
+        poll_seconds=0.05,
+        back_off=(0.05,),  # type: ignore[attr-defined]
     )
     payload = {"tool": "direct", "image_sha256": "0" * 64}
     correction, job, _ = app.store.add_correction(NewCorrection(SCOPE, "1", "t", "7", "ref", payload, ("x",)))

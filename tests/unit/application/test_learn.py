@@ -54,7 +54,9 @@ def loaded(pixels: np.ndarray) -> LoadedImage:
     return load_image(encode_png(pixels))
 
 
-def yellow(at: tuple[int, int, int, int] = (8, 8, 32, 32), other: tuple[int, int, int] = COLOURS["blue"]) -> LoadedImage:
+def yellow(
+    at: tuple[int, int, int, int] = (8, 8, 32, 32), other: tuple[int, int, int] = COLOURS["blue"]
+) -> LoadedImage:
     return loaded(scene((YELLOW, at), (other, (40, 60, 20, 30))))
 
 
@@ -347,9 +349,7 @@ def test_presence_and_version_of_a_generated_image_are_untouched_by_learning(app
         ((0.35, 0.35, 0.3, 0.3), (0.5, 0.5, 0.5, 0.5), False, False, "rejected"),
     ],
 )
-def test_promotion_rule(
-    token: tuple[float, ...], word: tuple[float, ...], known: bool, used: bool, state: str
-) -> None:
+def test_promotion_rule(token: tuple[float, ...], word: tuple[float, ...], known: bool, used: bool, state: str) -> None:
     verdict = judge(Evidence(token, word), known=known)
     assert (verdict.use_token, verdict.state) == (used, state)
     assert verdict.reason.endswith(".")

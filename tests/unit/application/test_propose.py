@@ -180,7 +180,10 @@ class Cross:
 @pytest.fixture
 def refiner(monkeypatch: pytest.MonkeyPatch) -> Cross:
     made = Cross()
-    plugins = {"cross": Found("cross", "test", made, None), "broken": Found("broken", "test", None, "ImportError: no x")}
+    plugins = {
+        "cross": Found("cross", "test", made, None),
+        "broken": Found("broken", "test", None, "ImportError: no x"),
+    }
     monkeypatch.setattr(discovery, "refiners", lambda: plugins)
     return made
 

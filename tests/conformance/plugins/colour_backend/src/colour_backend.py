@@ -61,7 +61,9 @@ class ColourReader:
         size = (max(1, round(32 * height / max(height, width))), max(1, round(32 * width / max(height, width))))
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
         small = torch.nn.functional.interpolate(pixels, size, mode="area")[0]
-        info = CaptureInfo("received", (height, width), size, (0,), prompt=prompt, seed=seed, layout={"what": "colours"})
+        info = CaptureInfo(
+            "received", (height, width), size, (0,), prompt=prompt, seed=seed, layout={"what": "colours"}
+        )
         return Capture(info, {"colours": small.contiguous()})
 
     def generate(
@@ -89,7 +91,9 @@ class ColourReader:
 class ColourAttributor:
     embedding_size = 3
     fingerprint = Fingerprint(hashlib.sha256(repr(COLOURS).encode()).hexdigest(), "colour", SETTINGS)
-    calibration = Calibration(0.5, 0.5, {"bias": 1.0}, {"bias": 1.0}, 0.5, TokenRecipe(epochs=10), TokenRecipe(epochs=10))
+    calibration = Calibration(
+        0.5, 0.5, {"bias": 1.0}, {"bias": 1.0}, 0.5, TokenRecipe(epochs=10), TokenRecipe(epochs=10)
+    )
 
     def words(self, label: str, prompt: str | None = None) -> ClassQuery:
         if not label.strip():
