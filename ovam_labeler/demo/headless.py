@@ -90,7 +90,8 @@ def run_headless(settings: Settings, report: Path, seed: int, plan: Plan | None 
             figures = build_report(played, seed=seed, generated=generated, extra=rest)
             write_page(report / "index.html", figures, played, shown)
             write_sheet(report / "before_after.png", figures, played)
-            sheet([picture for _, picture in shown], columns=6).save(report / "generated.png")
+            raw = [Image.fromarray(p.image.pixels) for p in running.generated]
+            sheet([*raw, *(picture for _, picture in shown)], columns=len(raw), side=132).save(report / "generated.png")
         text = json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False)
         (report / "report.json").write_text(text + "\n", encoding="utf-8")
         gaps = missing(figures)
