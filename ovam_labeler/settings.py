@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     )
     method: str = Field(default="ovam", description="Mask method by name.")
     refiner: str = Field(
-        default="none", description="Mask refiner by name: `none`, `guided-filter`, `dense-crf`, or a plugin's."
+        default="guided-filter",
+        description="Mask refiner by name: `none`, `guided-filter`, `dense-crf`, or a plugin's.",
     )
     overlap: Literal["exclusive", "independent"] = Field(
         default="exclusive", description="`exclusive`: each pixel to its best class; `independent`: masks may overlap."

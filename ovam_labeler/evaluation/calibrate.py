@@ -38,19 +38,24 @@ class Trials:
 
     features: dict[bool, list[tuple[dict[str, float], bool]]] = field(default_factory=lambda: {True: [], False: []})
     curves: dict[bool, list[np.ndarray]] = field(default_factory=lambda: {True: [], False: []})
+    #: The same where fewer labels are asked for: (features, there, has a word).
+    fewer: list[tuple[dict[str, float], bool, bool]] = field(default_factory=list)
 
     def best(self, groups: Sequence[bool]) -> tuple[int, float]:
         """(threshold index, mean IoU) that is best over the groups, each counting the same."""
         mean = np.mean([np.mean(self.curves[g], axis=0) for g in groups], axis=0)
         return int(mean.argmax()), float(mean.max())
 
-    def chosen(self, groups: Sequence[bool]) -> tuple[list[dict[str, float]], list[bool]]:
+    def chosen(self, groups: Sequence[bool], *, fewer: bool = False) -> tuple[list[dict[str, float]], list[bool]]:
+        """Features and truths of ten labels, with ``fewer`` those of one and of three labels as well."""
         rows = [row for g in groups for row in self.features[g]]
+        rows += [(f, there) for f, there, has_word in self.fewer if fewer and has_word in groups]
         return [f for f, _ in rows], [there for _, there in rows]
 
 
 def run_seed(seed: int, attributor: Attributor, reader: Any, needs: Needs, words: Trials, tokens: Trials) -> None:
     """Add one seed's scenes to the trials."""
+    rng = np.random.default_rng(seed)
     scenes = make_scenes(load_pack("val"), seed, compose, Plan(novel=12, known=12, tests=8))
     captures: dict[str, Capture] = {}
 
@@ -74,6 +79,26 @@ def run_seed(seed: int, attributor: Attributor, reader: Any, needs: Needs, words
                 trials.curves[concept.has_word].append(iou_curve(own, scene.truth))
                 for name, features in zip(labels, presence_features(maps), strict=True):
                     trials.features[has_word[name]].append((features, name in scene.masks))
+                trials.fewer += fewer_labels(
+                    maps, [name in scene.masks for name in labels], [has_word[n] for n in labels], rng
+                )
+
+
+def fewer_labels(
+    maps: torch.Tensor, there: list[bool], has_word: list[bool], rng: np.random.Generator
+) -> list[tuple[dict[str, float], bool, bool]]:
+    """Presence when one label is asked for alone, and when three are: users do both."""
+    rows = []
+    subsets = [
+        rng.choice(len(there), 3, False),
+        [int(rng.choice(np.flatnonzero(there)))],
+        [int(rng.integers(len(there)))],
+    ]
+    for subset in subsets:
+        picked = [int(k) for k in subset]
+        for k, features in zip(picked, presence_features(maps[picked]), strict=True):
+            rows.append((features, there[k], has_word[k]))
+    return rows
 
 
 def learned(concept: Concept, scenes: SceneSet, attributor: Attributor, capture: Capture) -> ClassQuery:
@@ -123,8 +148,8 @@ def main() -> None:
         "word_threshold": words.best([True])[0] / BINS,
         # Known words' gentle tokens and new classes' tokens share one threshold.
         "token_threshold": tokens.best(both)[0] / BINS,
-        "word_presence": fit_at_recall(*words.chosen([True])),
-        "token_presence": fit_at_recall(*tokens.chosen(both)),
+        "word_presence": fit_at_recall(*words.chosen([True], fewer=True)),
+        "token_presence": fit_at_recall(*tokens.chosen(both, fewer=True)),
         "presence_cut": 0.5,
     }
     report("known words", *words.chosen([True]), result["word_presence"])
@@ -135,7 +160,7 @@ def main() -> None:
     if arguments.write:
         stored = json.loads(arguments.write.read_text(encoding="utf-8"))
         stored["calibration"] |= result
-        arguments.write.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        arguments.write.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -272,8 +272,9 @@ def test_model_identity_follows_content_not_place(tmp_path: Path) -> None:
 def test_options_override_settings_and_name_what_is_wrong(settings: Settings) -> None:
     stored = {"overlap": "independent", "threshold": 0.25, "learning": False, "later": 1, "exhaustive": None}
     made = project_options(settings, stored)
-    assert made == replace(OPTIONS, overlap="independent", threshold=0.25, learning=False)
-    assert project_options(settings) == OPTIONS
+    default = replace(OPTIONS, refiner=settings.refiner)
+    assert made == replace(default, overlap="independent", threshold=0.25, learning=False)
+    assert project_options(settings) == default
     for bad in ({"overlap": "both"}, {"threshold": 2}, {"threshold": True}, {"words": "yes"}, {"method": ""}):
         with pytest.raises(BadRequestError, match=next(iter(bad))):
             project_options(settings, bad)
