@@ -90,12 +90,11 @@ def fewer_labels(
     """Presence when one label is asked for alone, and when three are: users do both."""
     rows = []
     subsets = [
-        rng.choice(len(there), 3, False),
+        [int(k) for k in rng.choice(len(there), 3, False)],
         [int(rng.choice(np.flatnonzero(there)))],
         [int(rng.integers(len(there)))],
     ]
-    for subset in subsets:
-        picked = [int(k) for k in subset]
+    for picked in subsets:
         for k, features in zip(picked, presence_features(maps[picked]), strict=True):
             rows.append((features, there[k], has_word[k]))
     return rows
