@@ -86,7 +86,11 @@ def run_headless(settings: Settings, report: Path, seed: int, plan: Plan | None 
             )
             generated, shown = _judge_generated(running, scenes, steps, played)
             played.timings = {**timings, **played.timings}
-            rest = {"transport": "label-studio", "total_seconds": time.perf_counter() - begin}
+            rest = {
+                "transport": "label-studio",
+                "refiner": settings.refiner,
+                "total_seconds": time.perf_counter() - begin,
+            }
             figures = build_report(played, seed=seed, generated=generated, extra=rest)
             write_page(report / "index.html", figures, played, shown)
             write_sheet(report / "before_after.png", figures, played)

@@ -80,7 +80,12 @@ def run(seed: int, split: str, plan: Plan, settings: Settings) -> dict[str, obje
             probe = Probe(app, folder / "scenes")
             loop = DirectLoop(app, probe, [c.name for c in scenes.concepts])
             played = play(loop, probe, scenes, printed)
-            return build_report(played, seed=seed, generated={}, extra={"transport": "direct", "split": split})
+            return build_report(
+                played,
+                seed=seed,
+                generated={},
+                extra={"transport": "direct", "refiner": settings.refiner, "split": split},
+            )
         finally:
             app.close()
 

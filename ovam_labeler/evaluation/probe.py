@@ -13,7 +13,9 @@ from backends.attention.binarize import relative_map
 from backends.contract import Attributor, ClassQuery
 from ovam_labeler.demo.scenes import Scene
 from ovam_labeler.domain import LoadedImage
+from ovam_labeler.evaluation.metrics import min_max
 from ovam_labeler.image_source import load_image
+from ovam_labeler.propose import find_refiner
 from ovam_labeler.services import Application
 
 
@@ -38,6 +40,7 @@ class Probe:
         self.attributor: Attributor = app.backend().attributor
         self.method = discovery.methods()[app.settings.method].get()
         self.needs = self.method.needs(self.attributor)
+        self.refiner = find_refiner(app.settings.refiner)
         self._images: dict[str, LoadedImage] = {}
         self._nouns: tuple[list[str], np.ndarray] | None = None
 
@@ -48,11 +51,18 @@ class Probe:
         return self._images[scene.name]
 
     def relative(self, scene: Scene, queries: Sequence[ClassQuery]) -> list[np.ndarray]:
-        """One map a query, float32 (H, W) of the scene's size, min-max normalised; presence is not asked."""
+        """One map a query, float32 (H, W) of the scene's size, min-max normalised; presence is not asked.
+
+        The product's refiner is applied to the map itself, not to one bent about a threshold: thresholds are tried after.
+        """
         capture = self.app.inference.submit(self.image(scene), self.needs).result()
         heat = self.method.maps(self.attributor, capture, queries)
         size = (scene.image.shape[0], scene.image.shape[1])
-        return [relative_map(m, size) for m in heat]
+        softs = [relative_map(m, size) for m in heat]
+        if self.refiner is None:
+            return softs
+        pixels = self.image(scene).pixels
+        return [min_max(np.asarray(self.refiner.refine(pixels, soft), np.float32).clip(0, 1)) for soft in softs]
 
     def candidates(self, name: str, nearest: int = 5) -> list[Candidate]:
         """What can be asked for a concept without learning: its own name, "thing", and the nearest known words.
