@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from colour_backend import ColourModel
+from colour_model import ColourModel
 
 from ovam_labeler.application import OvamApplication, build_application
 from ovam_labeler.settings import Settings

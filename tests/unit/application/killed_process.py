@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from colour_backend import ColourModel, box, scene
+from colour_model import ColourModel, box, scene
 
 from ovam_labeler.application import build_application
 from ovam_labeler.image_source import encode_png, load_image

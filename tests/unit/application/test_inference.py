@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colour_backend import COLOURS, ColourModel, scene
+from colour_model import COLOURS, ColourModel, scene
 
 from backends.contract import Backend, BackendError, Needs
 from ovam_labeler.application import OvamApplication, build_application

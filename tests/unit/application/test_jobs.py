@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colour_backend import ColourModel, box, scene
+from colour_model import ColourModel, box, scene
 
 from backends.contract import Progress
 from ovam_labeler.application import OvamApplication, build_application

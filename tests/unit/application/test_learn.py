@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from colour_backend import COLOURS, ColourModel, box, scene
+from colour_model import COLOURS, ColourModel, box, scene
 
 from ovam_labeler.application import OvamApplication, build_application
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions, Truth

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_backend import COLOURS, ColourModel, box, scene
+from colour_model import COLOURS, ColourModel, box, scene
 
 from backends import discovery
 from backends.discovery import Found
