@@ -176,7 +176,8 @@ def test_alpha_is_composited_on_white() -> None:
 def test_other_modes_become_rgb(mode: str) -> None:
     image = Image.new("RGB", (4, 4), (255, 255, 255))
     image = image.convert(mode) if mode != "LAB" else Image.new("LAB", (4, 4), (255, 128, 128))
-    assert load_image(encoded(image, "TIFF")).pixels.shape == (4, 4, 3)
+    # LZW: Pillow 12 cannot read back the uncompressed YCbCr it writes.
+    assert load_image(encoded(image, "TIFF", compression="tiff_lzw")).pixels.shape == (4, 4, 3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
