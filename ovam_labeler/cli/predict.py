@@ -155,7 +155,8 @@ def predict(
 def _print_table(results: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table("image", "label", "present", "presence", "area", "from", "mask")
+    table = Table("image", "label", "present", "presence", "area", "from")
+    table.add_column("mask", overflow="fold")
     for result in results:
         for row in result.get("masks", []):
             source = row["source"] if row["token_version"] is None else f"token v{row['token_version']}"
