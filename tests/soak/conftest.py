@@ -1,0 +1,9 @@
+"""The long runs: collected by ``make soak`` only."""
+
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
+
+collect_ignore_glob = [] if os.environ.get("OVAM_SOAK") else ["test_*.py"]
