@@ -60,22 +60,41 @@ class Fingerprint:
 class Needs:
     """What a method reads from a diffusion pass.  Part of every cache key (:meth:`key`).
 
+    A reader that cannot meet a need says so (:class:`BackendError`); it never leaves one out silently.
+
     Attributes:
         queries: pixel queries of the down and up blocks' cross-attention layers (Eq. 3-5).
         self_attention: latent down-sampling factors (1 = the latent grid itself, 2, 4, ...) at which the
             self-attention a pixel *receives* (Eq. 8) is kept; empty for none.
-        timesteps: training timesteps (0..999) at which a *received* image is read; ``None`` = the reader's default.
+        timesteps: the step schedule: training timesteps (0..999) at which a *received* image is read; ``None`` = the
+            reader's default.  A generated image is recorded at the steps of its making.
+        features: latent down-sampling factors at which the hidden states leaving the up blocks are kept, each step;
+            empty for none.
+        latents: keep the image's noiseless latents, scaled as the UNet was trained.
     """
 
     queries: bool = True
     self_attention: tuple[int, ...] = ()
     timesteps: tuple[int, ...] | None = None
+    features: tuple[int, ...] = ()
+    latents: bool = False
 
     def key(self) -> str:
-        """Canonical text of these needs, stable across processes and versions."""
+        """Canonical text of these needs, stable across processes and versions.
+
+        Needs added to this class later appear only where they are asked for, so that older keys stay what they were.
+        """
         steps = "default" if self.timesteps is None else ",".join(map(str, self.timesteps))
-        factors = ",".join(map(str, sorted(self.self_attention)))
-        return f"queries={int(self.queries)};self_attention={factors};timesteps={steps}"
+        parts = [f"queries={int(self.queries)}", f"self_attention={_listed(self.self_attention)}", f"timesteps={steps}"]
+        if self.features:
+            parts.append(f"features={_listed(self.features)}")
+        if self.latents:
+            parts.append("latents=1")
+        return ";".join(parts)
+
+
+def _listed(factors: Sequence[int]) -> str:
+    return ",".join(map(str, sorted(set(factors))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +130,8 @@ class CaptureInfo:
 class Capture:
     """Recorded tensors of one image.  Which tensors is the backend's own business, named in ``info.layout``.
 
-    The owner of the capture may move or free the tensors; nobody writes into them.
+    A tensor's name begins with the need it serves (``queries``, ``self_attention``, ``features``, ``latents``), up to
+    the first dot.  The owner of the capture may move or free the tensors; nobody writes into them.
     """
 
     info: CaptureInfo
@@ -119,6 +139,19 @@ class Capture:
 
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    def bytes_by_need(self) -> dict[str, int]:
+        """Bytes of each need's tensors."""
+        found: dict[str, int] = {}
+        for name, tensor in self.tensors.items():
+            need = need_of(name)
+            found[need] = found.get(need, 0) + tensor.numel() * tensor.element_size()
+        return found
+
+
+def need_of(tensor_name: str) -> str:
+    """The need a capture's tensor serves: its name up to the first dot."""
+    return tensor_name.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +299,40 @@ class Reader(Protocol):
         progress: Progress | None = None,
     ) -> Generated:
         """Generate an image ((height, width) ``size``) and record it on the way, conditional half."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """One image of a batch; the fields are :meth:`Reader.capture`'s."""
+
+    image: np.ndarray
+    prompt: str = ""
+    seed: int = 0
+
+
+@runtime_checkable
+class BatchReader(Protocol):
+    """What a :class:`Reader` may offer besides: several received images in fewer UNet passes."""
+
+    def capture_many(
+        self, requests: Sequence[ReadRequest], needs: Needs, *, progress: Progress | None = None
+    ) -> list[Capture]:
+        """Captures in the order of ``requests``, each as :meth:`Reader.capture` would give it but for rounding.
+
+        The reader bounds its batches itself and groups images that fit together.
+
+        Raises:
+            PromptTooLongError, BackendError: one of the requests cannot be met; the caller then reads one by one.
+        """
+
+
+def capture_many(
+    reader: Reader, requests: Sequence[ReadRequest], needs: Needs, *, progress: Progress | None = None
+) -> list[Capture]:
+    """Captures of several images: in batches where the reader offers it, else one by one."""
+    if len(requests) > 1 and isinstance(reader, BatchReader):
+        return reader.capture_many(requests, needs, progress=progress)
+    return [reader.capture(r.image, needs, prompt=r.prompt, seed=r.seed, progress=progress) for r in requests]
 
 
 @runtime_checkable

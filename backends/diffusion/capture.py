@@ -1,4 +1,5 @@
-"""Records what a UNet pass computes anyway: queries of cross-attention (Eq. 1, 3) and the self-attention pixels receive (Eq. 8).
+"""Records what a UNet pass computes anyway: queries of cross-attention (Eq. 1, 3), the self-attention pixels receive
+(Eq. 8), and hidden states of the up blocks.
 
 The recorder listens to the output of each layer's own ``to_q`` (and ``to_k`` of self-attention) instead of replacing
 attention processors.  Nothing is computed twice, whatever processor is set (scaled dot product, sliced, a user's own)
@@ -8,7 +9,7 @@ stays set, and the image is the same bit for bit with and without recording.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,35 +17,20 @@ import torch
 from backends.attention.queries import LayerQueries, QueryBundle
 from backends.attention.self_attention import ReceivedMaps, received_attention
 from backends.contract import BackendError, Needs
+from backends.diffusion.features import FeatureMaps
 from backends.diffusion.key_projections import LayerPlace, layer_names
+from backends.diffusion.series import Series
 
 CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 
 
-@dataclass(slots=True)
-class _Mean:
-    """Running mean, so that steps recorded together need no more memory than one."""
-
-    total: torch.Tensor
-    count: int = 1
-
-    def add(self, value: torch.Tensor) -> None:
-        self.total += value
-        self.count += 1
-
-    def value(self) -> torch.Tensor:
-        return self.total / self.count
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Layer:
-    """A cross-attention layer while it is recorded: its finished groups of steps and the one under way."""
+    """A cross-attention layer that is recorded."""
 
     grid: tuple[int, int]
     heads: int
     scale: float
-    groups: list[torch.Tensor] = field(default_factory=list)
-    open: _Mean | None = None
 
 
 class Recorder:
@@ -57,7 +43,8 @@ class Recorder:
         half: ``"conditional"`` or ``"unconditional"``: the half of a guided batch that is kept.  diffusers' pipelines put
             the unconditional (negative prompt's) half first.
         guided: whether batches consist of both halves.
-        dtype: of the recorded queries.
+        images: how many images each half holds; they are told apart by their number in it.
+        dtype: of the recorded queries and features.
         group_of: step index -> index of the group whose mean is kept (non-decreasing); ``None`` = each step alone.
 
     Raises:
@@ -72,6 +59,7 @@ class Recorder:
         *,
         half: str = CONDITIONAL,
         guided: bool = False,
+        images: int = 1,
         dtype: torch.dtype = torch.float16,
         group_of: Callable[[int], int] | None = None,
     ) -> None:
@@ -83,14 +71,16 @@ class Recorder:
         self._needs = needs
         self._half = half
         self._guided = guided
+        self._images = images
         self._dtype = dtype
         self._group_of = group_of
         self._blocks = len(unet.config.block_out_channels)
         self._grids = [_halved(latent_size, level) for level in range(self._blocks)]
         self._layers: dict[str, _Layer] = {}
         self._received: dict[int, torch.Tensor] = {}
+        self._series: dict[str, Series] = {}
         self._handles: list[Any] = []
-        self._pass_queries: dict[str, torch.Tensor] = {}
+        self._this_pass: dict[str, torch.Tensor] = {}
         self.timesteps: list[int] = []
 
     def __enter__(self) -> Recorder:
@@ -104,26 +94,34 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._remove()
 
-    def bundle(self) -> QueryBundle:
-        """The recorded queries, layers in the order the UNet runs them."""
+    def bundle(self, image: int = 0) -> QueryBundle:
+        """The recorded queries of one image, layers in the order the UNet runs them."""
         self._close_groups()
         return QueryBundle(
             tuple(
-                LayerQueries(name, y.heads, *y.grid, y.scale, torch.stack(y.groups)) for name, y in self._layers.items()
+                LayerQueries(name, y.heads, *y.grid, y.scale, self._series[name].of(image))
+                for name, y in self._layers.items()
             )
         )
 
-    def received(self) -> ReceivedMaps:
+    def received(self, image: int = 0) -> ReceivedMaps:
         """Attention received by each pixel (Eq. 8): sums over heads, layers and steps at each factor asked for."""
-        return ReceivedMaps({f: total.reshape(self._grids[_level(f)]) for f, total in self._received.items()})
+        return ReceivedMaps({f: total[image].reshape(self._grids[_level(f)]) for f, total in self._received.items()})
+
+    def features(self, image: int = 0) -> FeatureMaps:
+        """Hidden states leaving the up blocks at each factor asked for."""
+        self._close_groups()
+        return FeatureMaps({f: self._series[_feature(f)].of(image) for f in sorted(set(self._needs.features))})
 
     def _install(self) -> None:
         modules = dict(self._unet.named_modules())
         if self._needs.queries:
             for name in layer_names(modules):
                 self._listen_cross(name, modules[name])
-        for factor in self._needs.self_attention:
+        for factor in sorted(set(self._needs.self_attention)):
             self._listen_self(factor, modules)
+        for factor in sorted(set(self._needs.features)):
+            self._listen_features(factor)
         self._handles.append(self._unet.register_forward_hook(self._end_of_pass, with_kwargs=True))
 
     def _remove(self) -> None:
@@ -136,16 +134,37 @@ class Recorder:
         grid = self._grid_of(name)
         inner = attention.to_q.weight.shape[0]
         self._layers[name] = _Layer(grid, attention.heads, (inner // attention.heads) ** -0.5)
+        self._series[name] = Series()
 
         def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            self._pass_queries[name] = self._heads(name, output, attention.heads, grid)
+            self._this_pass[name] = self._kept(self._half_of(name, output, attention.heads, grid))
 
         self._handles.append(attention.to_q.register_forward_hook(keep))
 
-    def _listen_self(self, factor: int, modules: dict[str, Any]) -> None:
+    def _listen_features(self, factor: int) -> None:
+        """Hidden states as they leave the up block of that factor, before it enlarges them."""
+        self._check_factor("Features", factor)
+        block = self._unet.up_blocks[self._blocks - 1 - _level(factor)]
+        last = (getattr(block, "attentions", None) or block.resnets)[-1]
+        grid, name = self._grids[_level(factor)], _feature(factor)
+        self._series[name] = Series()
+
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            states = output if isinstance(output, torch.Tensor) else output[0]
+            self._check_batch(states.shape[0])
+            if tuple(states.shape[-2:]) != grid:
+                raise BackendError(f"The up block at factor {factor} works at {tuple(states.shape[-2:])}, not {grid}.")
+            self._this_pass[name] = self._kept(states[self._rows(states.shape[0])].detach())
+
+        self._handles.append(last.register_forward_hook(keep))
+
+    def _check_factor(self, what: str, factor: int) -> None:
         if factor < 1 or factor & (factor - 1) or _level(factor) >= self._blocks:
             allowed = ", ".join(str(1 << level) for level in range(self._blocks))
-            raise BackendError(f"Self-attention at factor {factor} was asked for; this UNet works at {allowed}.")
+            raise BackendError(f"{what} at factor {factor} was asked for; this UNet works at {allowed}.")
+
+    def _listen_self(self, factor: int, modules: dict[str, Any]) -> None:
+        self._check_factor("Self-attention", factor)
         grid = self._grids[_level(factor)]
         names = [n for n in layer_names(modules) if self._grid_of(n) == grid]
         if not names:
@@ -169,7 +188,8 @@ class Recorder:
                 )
             keys = self._half_of(name, output, attention.heads, grid)
             # In blocks: 4096 x 4096 x heads never exist at once.
-            received = received_attention(waiting.pop(), keys, keys.shape[-1] ** -0.5).cpu()
+            pairs = zip(waiting.pop(), keys, strict=True)
+            received = torch.stack([received_attention(q, k, k.shape[-1] ** -0.5).cpu() for q, k in pairs])
             self._received[factor] = self._received[factor] + received if factor in self._received else received
 
         self._handles.append(attention.to_q.register_forward_hook(keep_query))
@@ -182,48 +202,48 @@ class Recorder:
         return self._grids[place.level(self._blocks)]
 
     def _half_of(self, name: str, output: torch.Tensor, heads: int, grid: tuple[int, int]) -> torch.Tensor:
-        """(heads, pixels, d_head) of the chosen half, a view of the layer's own (batch, pixels, channels) output."""
+        """(images, heads, pixels, d_head) of the chosen half, a view of the layer's own (batch, pixels, channels) output."""
         batch, pixels, channels = output.shape[0], output.shape[-2], output.shape[-1]
-        expected = 2 if self._guided else 1
-        if batch != expected:
-            raise BackendError(f"A batch of {batch} was run while recording; {expected} was announced.")
+        self._check_batch(batch)
         if pixels != grid[0] * grid[1]:
             raise BackendError(f"Layer {name} has {pixels} pixels, not {grid[0]} x {grid[1]}; its grid is unknown.")
-        row = batch - 1 if self._half == CONDITIONAL else 0
-        return output[row].detach().reshape(pixels, heads, channels // heads).transpose(0, 1)
+        rows = output[self._rows(batch)].detach()
+        return rows.reshape(self._images, pixels, heads, channels // heads).transpose(1, 2)
 
-    def _heads(self, name: str, output: torch.Tensor, heads: int, grid: tuple[int, int]) -> torch.Tensor:
+    def _check_batch(self, batch: int) -> None:
+        expected = self._images * (2 if self._guided else 1)
+        if batch != expected:
+            raise BackendError(f"A batch of {batch} was run while recording; {expected} was announced.")
+
+    def _rows(self, batch: int) -> slice:
+        return slice(batch - self._images, batch) if self._half == CONDITIONAL else slice(0, self._images)
+
+    def _kept(self, half: torch.Tensor) -> torch.Tensor:
         # Converted at once, so the host holds recorded steps only, never a step in full precision beside them.
         dtype = torch.float32 if self._group_of is not None else self._dtype
         # A copy in any case: a view would keep the whole batch alive.
-        half = self._half_of(name, output, heads, grid).clone(memory_format=torch.contiguous_format)
-        return half.to(device="cpu", dtype=dtype)
+        copy = torch.empty(half.shape, dtype=dtype, device=half.device)
+        return copy.copy_(half).to("cpu")
 
     def _end_of_pass(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
-        missing = [name for name in self._layers if name not in self._pass_queries]
+        missing = [name for name in self._series if name not in self._this_pass]
         if missing:
             raise BackendError(
                 f"Attention layer {missing[0]} did not run its own to_q; its queries cannot be recorded."
+                if missing[0] in self._layers
+                else f"The UNet did not run its up block's last layer; {missing[0]} cannot be recorded."
             )
         index = len(self.timesteps)
-        starts_group = self._group_of is None or index == 0 or self._group_of(index) != self._group_of(index - 1)
-        if starts_group:
+        if self._group_of is None or index == 0 or self._group_of(index) != self._group_of(index - 1):
             self._close_groups()
-        for name, layer in self._layers.items():
-            queries = self._pass_queries.pop(name)
-            if layer.open is None:
-                layer.open = _Mean(queries)
-            else:
-                layer.open.add(queries)
+        for name, series in self._series.items():
+            series.add(self._this_pass.pop(name))
         self.timesteps.append(int(timestep))
 
     def _close_groups(self) -> None:
-        for layer in self._layers.values():
-            if layer.open is not None:
-                mean = layer.open.total if layer.open.count == 1 else layer.open.value()
-                layer.groups.append(mean.to(self._dtype))
-                layer.open = None
+        for series in self._series.values():
+            series.close(self._dtype)
 
 
 def _halved(size: tuple[int, int], level: int) -> tuple[int, int]:
@@ -240,6 +260,10 @@ def _refuse_unknown(name: str, attention: Any) -> None:
         raise BackendError(f"Layer {name} normalises its queries per head; recording such a UNet is not supported.")
     if getattr(attention, "fused_projections", False):
         raise BackendError(f"Layer {name} has fused projections; call unet.unfuse_qkv_projections() before recording.")
+
+
+def _feature(factor: int) -> str:
+    return f"features at factor {factor}"
 
 
 def _level(factor: int) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from backends.contract import BackendError, Capture, CaptureInfo, Generated, Needs, Progress
+from backends.contract import BackendError, Capture, CaptureInfo, Generated, Needs, Progress, ReadRequest
 from backends.diffusion import sizes
 from backends.diffusion.calibration import ReadDefaults
 from backends.diffusion.capture import CONDITIONAL, Recorder
@@ -16,6 +16,10 @@ from backends.diffusion.text import TextEncoder
 
 #: Recorded queries are kept in half precision: heat maps then differ by less than 4e-5 from full precision.
 RECORDED = torch.float16
+
+#: Bounds of one UNet batch: images, and pixels of all of them together (four of Stable Diffusion's 512 x 512), so that
+#: memory stays that of a guided batch of generation twice over.
+MOST_IMAGES, MOST_PIXELS = 8, 4 * 512 * 512
 
 
 class StableDiffusionReader:
@@ -66,7 +70,6 @@ class StableDiffusionReader:
         height, width = (size, size) if isinstance(size, int) else size
         return height * self._factor, width * self._factor
 
-    @torch.no_grad()
     def capture(
         self, image: np.ndarray, needs: Needs, *, prompt: str = "", seed: int = 0, progress: Progress | None = None
     ) -> Capture:
@@ -75,41 +78,87 @@ class StableDiffusionReader:
         The noise of a step depends on the seed and the step only, so a step's queries are the same whichever other
         steps are read.
         """
-        sizes.check_image(image)
+        return self.capture_many([ReadRequest(image, prompt, seed)], needs, progress=progress)[0]
+
+    @torch.no_grad()
+    def capture_many(
+        self, requests: Sequence[ReadRequest], needs: Needs, *, progress: Progress | None = None
+    ) -> list[Capture]:
+        """Read received images, those of one size in batches; see :meth:`backends.contract.BatchReader.capture_many`.
+
+        Each image's noise and conditioning are its own, so a batch differs from single reads by the rounding of larger
+        matrix products alone (queries differ by at most a few steps of half precision).
+        """
         timesteps = self._timesteps(needs)
-        alphas = self._alphas()
-        conditioning = self._conditioning(prompt)
-        native = self.native_size
-        side = self._defaults.side or round((native[0] * native[1]) ** 0.5)
-        size = sizes.read_size((image.shape[0], image.shape[1]), side, self._multiple)
-        _report(progress, 0.0, "Encoding the image.")
-        clean = self._encode(sizes.resized(image, size))
-        unet = self._pipeline.unet
+        for request in requests:
+            sizes.check_image(request.image)
+        # All prompts before the first pass: one that is too long must not cost the others theirs.
+        conditionings = [self._conditioning(request.prompt) for request in requests]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(self._read_size(request.image), []).append(index)
+        found: dict[int, Capture] = {}
+        for size, group in groups.items():
+            most = max(1, min(MOST_IMAGES, MOST_PIXELS // (size[0] * size[1])))
+            for first in range(0, len(group), most):
+                batch = group[first : first + most]
+                part = _part(progress, len(found) / len(requests), len(batch) / len(requests))
+                captures = self._read(
+                    [requests[k] for k in batch],
+                    torch.cat([conditionings[k] for k in batch]),
+                    size,
+                    timesteps,
+                    needs,
+                    part,
+                )
+                found.update(zip(batch, captures, strict=True))
+        return [found[index] for index in range(len(requests))]
+
+    def _read(
+        self,
+        requests: Sequence[ReadRequest],
+        conditioning: torch.Tensor,
+        size: tuple[int, int],
+        timesteps: tuple[int, ...],
+        needs: Needs,
+        progress: Progress | None,
+    ) -> list[Capture]:
+        """One batch of images of one size: one UNet pass a step."""
+        alphas, unet = self._alphas(), self._pipeline.unet
+        _report(progress, 0.0, "Encoding the image." if len(requests) == 1 else f"Encoding {len(requests)} images.")
+        clean = torch.cat([self._encode(sizes.resized(request.image, size)) for request in requests])
         latent_size = (clean.shape[2], clean.shape[3])
-        with Recorder(unet, needs, latent_size, half=CONDITIONAL, dtype=RECORDED) as recorder:
+        with Recorder(unet, needs, latent_size, half=CONDITIONAL, images=len(requests), dtype=RECORDED) as recorder:
             for done, step in enumerate(timesteps):
                 _report(progress, done / len(timesteps), f"Reading step {done + 1} of {len(timesteps)}.")
-                noise = torch.randn(clean.shape, generator=_generator(seed * 1_000_003 + step))
+                noise = [
+                    torch.randn(clean[:1].shape, generator=_generator(r.seed * 1_000_003 + step)) for r in requests
+                ]
                 kept = float(alphas[step])
-                noisy = kept**0.5 * clean + (1 - kept) ** 0.5 * noise
+                noisy = kept**0.5 * clean + (1 - kept) ** 0.5 * torch.cat(noise)
                 unet(
                     noisy.to(device=unet.device, dtype=unet.dtype),
                     torch.tensor(step, device=unet.device),
                     encoder_hidden_states=conditioning,
                     return_dict=False,
                 )
-        _report(progress, 1.0, "The image is read.")
-        return self._finish(
-            recorder,
-            needs,
-            origin="received",
-            image_size=(int(image.shape[0]), int(image.shape[1])),
-            latent_size=latent_size,
-            prompt=prompt,
-            seed=seed,
-            steps=len(timesteps),
-            cfg_half=CONDITIONAL,
-        )
+        _report(progress, 1.0, "The image is read." if len(requests) == 1 else "The images are read.")
+        return [
+            self._finish(
+                recorder,
+                needs,
+                clean[index],
+                index,
+                origin="received",
+                image_size=(int(request.image.shape[0]), int(request.image.shape[1])),
+                latent_size=latent_size,
+                prompt=request.prompt,
+                seed=request.seed,
+                steps=len(timesteps),
+                cfg_half=CONDITIONAL,
+            )
+            for index, request in enumerate(requests)
+        ]
 
     @torch.no_grad()
     def generate(
@@ -176,6 +225,7 @@ class StableDiffusionReader:
         capture = self._finish(
             recorder,
             needs,
+            latents[0].float().cpu(),
             origin="generated",
             image_size=(height, width),
             latent_size=latent_size,
@@ -188,18 +238,30 @@ class StableDiffusionReader:
         )
         return Generated(sizes.to_image(decoded), capture)
 
-    def _finish(self, recorder: Recorder, needs: Needs, **info: Any) -> Capture:
-        """The capture of a finished recording."""
+    def _finish(self, recorder: Recorder, needs: Needs, latents: torch.Tensor, image: int = 0, **info: Any) -> Capture:
+        """The capture of one image of a finished recording.
+
+        Args:
+            latents: (C, h, w) float32 on the CPU, noiseless, scaled as the UNet was trained.
+            image: its number in the batch.
+        """
         tensors: dict[str, torch.Tensor] = {}
         layout: dict[str, Any] = {}
         if needs.queries:
-            bundle = recorder.bundle()
+            bundle = recorder.bundle(image)
             tensors.update(bundle.to_tensors())
             layout.update(bundle.layout())
         if needs.self_attention:
-            received = recorder.received()
+            received = recorder.received(image)
             tensors.update(received.to_tensors())
             layout.update(received.layout())
+        if needs.features:
+            features = recorder.features(image)
+            tensors.update(features.to_tensors())
+            layout.update(features.layout())
+        if needs.latents:
+            tensors["latents"] = latents.clone()
+            layout["latents"] = {"scaling_factor": float(self._pipeline.vae.config.scaling_factor)}
         layout["dtype"] = str(RECORDED).removeprefix("torch.")
         scheduler = type(self._pipeline.scheduler).__name__
         timesteps = tuple(recorder.timesteps)
@@ -214,6 +276,12 @@ class StableDiffusionReader:
         """(1, tokens, E) on the UNet's device."""
         unet = self._pipeline.unet
         return self._text.conditioning(prompt)[None].to(device=unet.device, dtype=unet.dtype)
+
+    def _read_size(self, image: np.ndarray) -> tuple[int, int]:
+        """(height, width) at which an image is read."""
+        native = self.native_size
+        side = self._defaults.side or round((native[0] * native[1]) ** 0.5)
+        return sizes.read_size((image.shape[0], image.shape[1]), side, self._multiple)
 
     def _encode(self, image: np.ndarray) -> torch.Tensor:
         """(1, C, h, w) float32 latents on the CPU, scaled as the UNet was trained; the mode, so nothing is drawn."""
@@ -253,6 +321,11 @@ class StableDiffusionReader:
 def _generator(seed: int) -> torch.Generator:
     """Always on the CPU, so that equal seeds give equal noise on every device."""
     return torch.Generator("cpu").manual_seed(seed % (1 << 63))
+
+
+def _part(progress: Progress | None, start: float, width: float) -> Progress | None:
+    """A callback whose 0..1 is a part of another's."""
+    return None if progress is None else lambda fraction, sentence: progress(start + width * fraction, sentence)
 
 
 def _report(progress: Callable[[float, str], None] | None, fraction: float, sentence: str) -> None:

@@ -21,9 +21,11 @@ from backends.contract import (
     Needs,
     PromptTooLongError,
     Reader,
+    ReadRequest,
     TokenExample,
     TokenRecipe,
     TokenSet,
+    capture_many,
 )
 
 #: Backends of this suite; a test below fails when one is found that is not among them.
@@ -98,6 +100,27 @@ def test_capture(backend: Backend, image: np.ndarray) -> None:
     assert again.info == capture.info
     assert all(torch.equal(again.tensors[k], capture.tensors[k]) for k in capture.tensors)
     assert capture.nbytes() == sum(t.nbytes for t in capture.tensors.values()) > 0
+
+
+def test_several_images_are_read_as_each_alone(backend: Backend, image: np.ndarray) -> None:
+    """Batched where the reader offers it, else one by one; the tolerance is that of maps of half-precision queries."""
+    reader = backend.reader()
+    asked = [
+        ReadRequest(image, seed=3),
+        ReadRequest(image[:, ::-1].copy(), "red", 4),
+        ReadRequest(image[:40].copy(), seed=3),
+    ]
+    found = capture_many(reader, asked, Needs())
+    query = [backend.attributor.words("red")]
+    for request, capture in zip(asked, found, strict=True):
+        alone = reader.capture(request.image, Needs(), prompt=request.prompt, seed=request.seed)
+        assert capture.info == alone.info
+        maps = backend.attributor.maps(capture, query)
+        assert torch.allclose(maps, backend.attributor.maps(alone, query), atol=1e-3)
+    assert not torch.allclose(
+        backend.attributor.maps(found[0], query), backend.attributor.maps(found[1], query), atol=1e-3
+    )
+    assert capture_many(reader, [], Needs()) == []
 
 
 def test_capture_survives_storage(backend: Backend, capture: Capture) -> None:
