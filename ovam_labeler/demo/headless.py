@@ -22,13 +22,14 @@ from backends.diffusion.tiny.training.composer import compose
 from ovam_labeler.demo import generated as pictures_made
 from ovam_labeler.demo.annotator import StudioLoop
 from ovam_labeler.demo.label_studio_process import LabelStudio, ensure_installed, find_environment
-from ovam_labeler.demo.pictures import overlay, sheet
+from ovam_labeler.demo.pictures import sheet
 from ovam_labeler.demo.project import DemoProject
 from ovam_labeler.demo.report_page import write_page, write_sheet
 from ovam_labeler.demo.scenes import Plan, SceneSet, make_scenes
 from ovam_labeler.demo.signals import ended_by_signals
 from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.demo.steps import Steps
+from ovam_labeler.drawing import overlay
 from ovam_labeler.errors import OvamError
 from ovam_labeler.evaluation.play import Played, play
 from ovam_labeler.evaluation.probe import Probe

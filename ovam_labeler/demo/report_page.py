@@ -10,7 +10,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-from ovam_labeler.demo.pictures import curve_points, data_url, overlay, table
+from ovam_labeler.demo.pictures import curve_points, data_url, table
+from ovam_labeler.drawing import overlay
 from ovam_labeler.evaluation.measure import SHOWN
 from ovam_labeler.evaluation.metrics import iou
 from ovam_labeler.evaluation.play import Played
