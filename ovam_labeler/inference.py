@@ -1,29 +1,26 @@
 """Gives captures: from the cache at once, else from one reader thread that owns the diffusion model.
 
-The reader is not thread-safe and a device has room for one, so a single thread loads it (at the first need) and serves
-all reads in order.  Equal work in flight is joined by cache key: Label Studio asks twice for one task.
+Equal work in flight is joined by cache key: Label Studio asks twice for one task.  Different images of one size that wait
+together are read in one batch (:mod:`ovam_labeler.reader_thread`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
-from pathlib import Path
-from queue import Empty, Queue
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from backends.contract import Backend, Capture, Needs, Progress, Reader
+from backends.contract import Backend, Capture, Needs, Progress, Reader, ReadRequest, capture_many
 from ovam_labeler.capture_cache import CaptureCache, CaptureKey
 from ovam_labeler.domain import LoadedImage
-from ovam_labeler.errors import ModelError, OvamError
+from ovam_labeler.errors import ModelError
 from ovam_labeler.image_source import encode_png, load_image
+from ovam_labeler.reader_thread import ReaderThread, Waiting
 from ovam_labeler.translate import translate_errors
 from token_store.contract import TokenStore
 from token_store.entities import ImageRecord
@@ -33,9 +30,19 @@ log = logging.getLogger(__name__)
 #: An image made again on other hardware may differ by rounding; beyond this mean difference (of 255) it is another image.
 SAME_IMAGE = 2.0
 
-_CLOSING = "The program is shutting down; the work was not done."
 
-Work = Callable[[], Any]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A received image to read."""
+
+    key: CaptureKey
+    image: LoadedImage
+    needs: Needs
+    prompt: str
+    progress: Progress | None
+
+    def request(self) -> ReadRequest:
+        return ReadRequest(self.image.pixels, self.prompt)
 
 
 class InferenceService:
@@ -48,12 +55,9 @@ class InferenceService:
         self._backend = backend
         self._cache = cache
         self._store = store
-        self._threads = threads
-        self._queue: Queue[tuple[Work, Future[Any]] | None] = Queue()
+        self._thread: ReaderThread[_Read] = ReaderThread(self._read_all, threads)
         self._in_flight: dict[str, Future[Capture]] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closed = False
         self._reader: Reader | None = None
 
     def submit(
@@ -68,11 +72,16 @@ class InferenceService:
             record = self._store.get_image(image.sha256)
         if record is not None and _made_by(record, backend):
             key = _key(backend, image.sha256, needs, "generated")
-            work: Work = lambda: self._make_again(key, record, image, needs, prompt, progress)  # noqa: E731
-        else:
-            key = _key(backend, image.sha256, needs, "received", prompt)
-            work = lambda: self._read(key, image, needs, prompt, progress)  # noqa: E731
-        return self._join(key, work)
+            again = record
+            return self._join(
+                key,
+                lambda future: self._thread.call(
+                    lambda: self._cache.get(key) or self._make_again(key, again, image, needs, prompt, progress), future
+                ),
+            )
+        read = _Read(_key(backend, image.sha256, needs, "received", prompt), image, needs, prompt, progress)
+        kind = (needs.key(), image.pixels.shape)
+        return self._join(read.key, lambda future: self._thread.read(Waiting(kind, read, future)))
 
     def cached(self, sha256: str, needs: Needs, *, prompt: str = "") -> Capture | None:
         """The capture of an image known by its identity alone; None where it has to be read (with :meth:`submit`)."""
@@ -88,30 +97,20 @@ class InferenceService:
     ) -> tuple[LoadedImage, bytes, Capture]:
         """See :meth:`ovam_labeler.services.Inference.generate`; options as the reader's: ``negative_prompt``,
         ``steps``, ``guidance``, ``size``."""
-        work: Work = lambda: self._generate(prompt, seed, needs, progress, options)  # noqa: E731
-        result: tuple[LoadedImage, bytes, Capture] = self._enqueue(work, Future()).result()
+        work = self._thread.call(lambda: self._generate(prompt, seed, needs, progress, options))
+        result: tuple[LoadedImage, bytes, Capture] = work.result()
         return result
 
     def warm_up(self) -> None:
         """Load the base model in the background; a failure is logged and told again by the first request."""
-        self._enqueue(self._loaded_reader, Future()).add_done_callback(_log_failure)
+        self._thread.call(self._loaded_reader).add_done_callback(_log_failure)
 
     def close(self) -> None:
         """Finish the read that runs, refuse those waiting, end the thread."""
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        with suppress(Empty):
-            while True:
-                if (item := self._queue.get_nowait()) is not None:
-                    item[1].set_exception(OvamError(_CLOSING))
-        self._queue.put(None)
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._thread.close()
 
-    # -- one thread ----------------------------------------------------------------------------------------------------
-    def _join(self, key: CaptureKey, work: Work) -> Future[Capture]:
-        """The future of this key's work: finished from the cache, under way already, or new."""
+    def _join(self, key: CaptureKey, start: Callable[[Future[Capture]], object]) -> Future[Capture]:
+        """The future of this key's work: finished from the cache, under way already, or started now."""
         digest = key.digest()
         with self._lock:
             if (running := self._in_flight.get(digest)) is not None:
@@ -134,31 +133,8 @@ class InferenceService:
                 self._in_flight.pop(digest, None)
 
         future.add_done_callback(forget)
-        # Looked up again on the thread: another process, or work that ended just now, may have stored it.
-        self._enqueue(lambda: self._cache.get(key) or work(), future)
+        start(future)
         return future
-
-    def _enqueue(self, work: Work, future: Future[Any]) -> Future[Any]:
-        with self._lock:
-            closed = self._closed
-            if not closed:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="ovam-reader", daemon=True)
-                    self._thread.start()
-                self._queue.put((work, future))
-        if closed:
-            future.set_exception(OvamError(_CLOSING))
-        return future
-
-    def _run(self) -> None:
-        torch.set_num_threads(self._threads or available_cores())
-        while (item := self._queue.get()) is not None:
-            work, future = item
-            try:
-                future.set_result(work())
-            except BaseException as error:  # handed to whoever waits, cancelling included; the thread lives on
-                future.set_exception(error)
-            del item, work, future
 
     # -- on the reader thread ------------------------------------------------------------------------------------------
     def _loaded_reader(self) -> Reader:
@@ -168,13 +144,54 @@ class InferenceService:
                 self._reader = backend.reader()
         return self._reader
 
-    def _read(
-        self, key: CaptureKey, image: LoadedImage, needs: Needs, prompt: str, progress: Progress | None
-    ) -> Capture:
+    def _read_all(self, waiting: list[Waiting[_Read]]) -> None:
+        """Resolve the futures of reads of one kind; those of several images are read in one batch."""
+        left = []
+        for one in waiting:
+            # Looked up again here: another process, or work that ended just now, may have stored it.
+            if (capture := self._cache.get(one.request.key)) is not None:
+                one.future.set_result(capture)
+            else:
+                left.append(one)
+        if len(left) > 1 and self._read_batch(left):
+            return
+        for one in left:
+            try:
+                one.future.set_result(self._read(one.request))
+            except BaseException as error:  # handed to whoever waits, cancelling included
+                one.future.set_exception(error)
+
+    def _read_batch(self, waiting: list[Waiting[_Read]]) -> bool:
+        """Read them together; False where that failed and each must find out for itself, nothing resolved."""
+        dropped: dict[int, BaseException] = {}
+
+        def report(fraction: float, sentence: str) -> None:
+            for index, one in enumerate(waiting):
+                if one.request.progress is not None and index not in dropped:
+                    try:
+                        one.request.progress(fraction, sentence)
+                    except BaseException as error:  # a cancel of this one; the others go on
+                        dropped[index] = error
+
+        try:
+            requests = [one.request.request() for one in waiting]
+            captures = capture_many(self._loaded_reader(), requests, waiting[0].request.needs, progress=report)
+        except Exception as error:
+            log.debug("A batch of %d reads failed and is read one by one: %s", len(waiting), error)
+            return False
+        for index, (one, capture) in enumerate(zip(waiting, captures, strict=True)):
+            self._cache.put(one.request.key, capture)
+            if index in dropped:
+                one.future.set_exception(dropped[index])
+            else:
+                one.future.set_result(capture)
+        return True
+
+    def _read(self, read: _Read) -> Capture:
         reader = self._loaded_reader()
         with translate_errors():
-            capture = reader.capture(image.pixels, needs, prompt=prompt, progress=progress)
-        self._cache.put(key, capture)
+            capture = reader.capture(read.image.pixels, read.needs, prompt=read.prompt, progress=read.progress)
+        self._cache.put(read.key, capture)
         return capture
 
     def _generate(
@@ -216,33 +233,22 @@ class InferenceService:
         prompt: str,
         progress: Progress | None,
     ) -> Capture:
-        """The capture of a generated image whose entry is gone, from its record; verified against the image."""
+        """The capture of a generated image whose entry is gone, from its record; verified against the image.
+
+        On the same machine with the same number of threads it is the same, bit for bit.
+        """
         reader = self._loaded_reader()
-        options = dict(record.extra.get("options", {}))
-        if options.get("size") is not None:
-            options["size"] = tuple(options["size"])
         with translate_errors():
-            made = reader.generate(record.prompt, needs, seed=int(record.seed or 0), progress=progress, **options)
+            made = reader.generate(
+                record.prompt, needs, seed=int(record.seed or 0), progress=progress, **_making(record)
+            )
         if not _same_image(made.image, image.pixels):
             log.warning("Image %s could not be made again alike; it is read as a received one.", record.sha256[:12])
             backend = self._backend()
-            received = _key(backend, image.sha256, needs, "received", prompt)
-            return self._cache.get(received) or self._read(received, image, needs, prompt, progress)
+            received = _Read(_key(backend, image.sha256, needs, "received", prompt), image, needs, prompt, progress)
+            return self._cache.get(received.key) or self._read(received)
         self._cache.put(key, made.capture)
         return made.capture
-
-
-def available_cores() -> int:
-    """CPU cores this process may use: its affinity, a container's quota, and OMP_NUM_THREADS where it is set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass  # No control groups, or of the first version: the affinity stands.
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores, int(wanted))) if wanted.isdigit() and int(wanted) else cores
 
 
 def _reader_of(backend: Backend) -> dict[str, Any]:
@@ -265,6 +271,15 @@ def _made_by(record: ImageRecord, backend: Backend) -> bool:
         and record.extra.get("backend") == backend.name
         and record.extra.get("space") == backend.attributor.fingerprint.space
     )
+
+
+def _making(record: ImageRecord) -> dict[str, Any]:
+    """The reader's options as they were when the image was made; a default that changed since must not count."""
+    options = dict(record.extra.get("options", {}))
+    recorded = {"steps": record.steps, "guidance": record.guidance, "negative_prompt": record.negative_prompt or None}
+    options |= {name: value for name, value in recorded.items() if value is not None}
+    options["size"] = (record.height, record.width)
+    return options
 
 
 def _same_image(made: np.ndarray, wanted: np.ndarray) -> bool:

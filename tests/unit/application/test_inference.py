@@ -17,7 +17,7 @@ from ovam_labeler.application import OvamApplication, build_application
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions
 from ovam_labeler.errors import BadRequestError, CancelledError, ModelError, OvamError
 from ovam_labeler.image_source import encode_png, load_image
-from ovam_labeler.inference import available_cores
+from ovam_labeler.reader_thread import available_cores
 from ovam_labeler.settings import Settings
 from token_store.entities import Scope
 
@@ -168,9 +168,9 @@ def test_closed_inference_refuses(settings: Settings) -> None:
     app = build_application(settings, loader=model.load)
     model.reader.gate.clear()
     running = app.inference.submit(picture(), Needs())
-    waiting = app.inference.submit(picture("blue"), Needs())
     while not model.reader.threads:
         time.sleep(0.01)
+    waiting = app.inference.submit(picture("blue"), Needs())
     threading.Timer(0.2, model.reader.gate.set).start()
     app.close()
     assert running.result(20) is not None
