@@ -394,6 +394,17 @@ class Attributor(Protocol):
         """Token optimization on one or several images (Eq. 6-7); queries stay frozen."""
 
 
+@runtime_checkable
+class LogitSource(Protocol):
+    """What an :class:`Attributor` may offer besides: Eq. 5 without its softmax.  Sharpens the presence decision."""
+
+    def logits(self, capture: Capture, queries: Sequence[ClassQuery]) -> torch.Tensor:
+        """Each class's logit over the background's (row 0), (classes, height, width) float32, any real number.
+
+        Mean over steps, heads, layers, the class's columns and its token sets.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A base model ready for use.  ``reader`` is a factory: the UNet is loaded at its first call only."""

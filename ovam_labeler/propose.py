@@ -12,7 +12,17 @@ import torch
 from backends import discovery
 from backends.attention.binarize import masks_from_soft, recentre, relative_map
 from backends.attention.presence import presence_features, presence_probability
-from backends.contract import Backend, Calibration, MaskMethod, Progress, Refiner
+from backends.contract import (
+    Attributor,
+    Backend,
+    Calibration,
+    Capture,
+    ClassQuery,
+    LogitSource,
+    MaskMethod,
+    Progress,
+    Refiner,
+)
 from backends.discovery import Found
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions, Proposal
 from ovam_labeler.errors import BadRequestError, ModelError
@@ -80,8 +90,11 @@ class ProposeService:
             reading = None if progress is None else _part(progress, 0.0, _READING)
             capture = self._inference.submit(image, needs, prompt=prompt, progress=reading).result()
             with translate_errors():
-                maps = method.maps(backend.attributor, capture, [m.query for m in meanings]).detach().float().cpu()
-                found = decide(image, maps, meanings, backend.attributor.calibration, options, refiner)
+                queries = [m.query for m in meanings]
+                maps = method.maps(backend.attributor, capture, queries).detach().float().cpu()
+                logits = logits_of(backend.attributor, capture, queries) if needs.queries else None
+                features = presence_features(maps, logits)
+                found = decide(image, maps, features, meanings, backend.attributor.calibration, options, refiner)
             proposals = {m.label: p for m, p in zip(meanings, found, strict=True)}
         if progress is not None:
             progress(1.0, "Proposed masks")
@@ -95,6 +108,7 @@ class ProposeService:
 def decide(
     image: LoadedImage,
     maps: torch.Tensor,
+    features: Sequence[Mapping[str, float]],
     meanings: Sequence[Meaning],
     calibration: Calibration,
     options: ProjectOptions,
@@ -104,10 +118,11 @@ def decide(
 
     Args:
         maps: (classes, h, w) float32 in 0..1, one for each meaning.
+        features: of :func:`backends.attention.presence.presence_features`, one for each meaning.
     """
     probabilities = [
-        presence_probability(features, calibration.token_presence if m.source == "token" else calibration.word_presence)
-        for features, m in zip(presence_features(maps), meanings, strict=True)
+        presence_probability(f, calibration.token_presence if m.source == "token" else calibration.word_presence)
+        for f, m in zip(features, meanings, strict=True)
     ]
     judged = [not options.presence or p >= calibration.presence_cut for p in probabilities]
     thresholds = [
@@ -147,6 +162,11 @@ def decide(
             )
         )
     return proposals
+
+
+def logits_of(attributor: Attributor, capture: Capture, queries: Sequence[ClassQuery]) -> torch.Tensor | None:
+    """Logits for the presence decision, where the backend offers them."""
+    return attributor.logits(capture, queries) if isinstance(attributor, LogitSource) else None
 
 
 def threshold_of(calibration: Calibration, source: str) -> float:

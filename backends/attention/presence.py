@@ -15,7 +15,10 @@ import torch
 from backends.contract import BackendError
 
 #: Names of the features, all finite; see :func:`presence_features`.
-FEATURES = ("bias", "peak", "top", "contrast", "sharpness", "area", "share", "won", "lead", "single")
+FEATURES = (
+    *("bias", "peak", "top", "contrast", "sharpness", "area", "share", "won", "lead", "single"),
+    *("logit_top", "logit_lead"),
+)
 
 #: Uncalibrated: a prior for Stable Diffusion backends, set by reasoning and measured on nothing.  A word's map competes with the
 #: start token, so its level says little; only its shape and the other labels are used, and in doubt the class is present.
@@ -27,11 +30,14 @@ _EPS = 1e-6
 _TOP_SHARE = 0.02
 
 
-def presence_features(maps: torch.Tensor) -> list[dict[str, float]]:
+def presence_features(maps: torch.Tensor, logits: torch.Tensor | None = None) -> list[dict[str, float]]:
     """Describe each class's heat map, alone and among the labels asked for together.
 
     Args:
         maps: (classes, h, w) of Eq. 5 with means, in 0..1, one map for each label asked for, before any min-max.
+        logits: (classes, h', w') of the same classes before the softmax (:class:`backends.contract.LogitSource`), where the
+            backend has them.  A softmax against the background alone saturates, so two labels that both pass it cannot be
+            told apart in ``maps``; their logits still can.
 
     Returns:
         For each class:
@@ -47,15 +53,18 @@ def presence_features(maps: torch.Tensor) -> list[dict[str, float]]:
         - ``lead``: (own - best other) / (own + best other) at the own peak, in -1..1.
         - ``single``: 1 for the only label asked for, else 0.  ``share``, ``won`` and ``lead`` are 0 then: with nothing to
           compare with they carry no evidence either way.
+        - ``logit_top``: mean of the highest 2 % of the logits; 0 without ``logits``.
+        - ``logit_lead``: mean, over those pixels, of the own logit minus the best other's; 0 without ``logits`` or others.
 
     Raises:
         BackendError: wrong shape, or NaN or infinite values.
     """
+    if logits is not None and (logits.ndim != 3 or len(logits) != len(maps) or not logits[0].numel()):
+        raise BackendError(f"Logits have shape {tuple(logits.shape)}; ({len(maps)} classes, h, w) is needed.")
     if maps.ndim != 3 or not maps.shape[1] * maps.shape[2]:
         raise BackendError(f"Heat maps have shape {tuple(maps.shape)}; (classes, h, w) is needed.")
-    flat = maps.detach().to("cpu", torch.float64).flatten(1).numpy()
-    if not np.isfinite(flat).all():
-        raise BackendError("The heat maps contain NaN or infinite values; read the image again.")
+    flat = _finite(maps)
+    bare = None if logits is None else _finite(logits)
     classes, pixels = flat.shape
     ordered = np.sort(flat, axis=1)
     winners = flat.argmax(0) if classes > 1 else np.zeros(pixels, int)
@@ -63,7 +72,7 @@ def presence_features(maps: torch.Tensor) -> list[dict[str, float]]:
     for c in range(classes):
         own = flat[c]
         low, peak = ordered[c, 0], ordered[c, -1]
-        top = float(ordered[c, -max(1, round(pixels * _TOP_SHARE)) :].mean())
+        top = float(ordered[c, -_count(pixels) :].mean())
         inside = own > (low + peak) / 2
         found = {
             "bias": 1.0,
@@ -84,8 +93,30 @@ def presence_features(maps: torch.Tensor) -> list[dict[str, float]]:
             found["share"] = float(mine.mean()) - 1 / classes
             found["won"] = (float(mine[inside].mean()) if inside.any() else 0.0) - 1 / classes
             found["lead"] = (float(peak) - other) / (abs(float(peak)) + abs(other) + _EPS)
-        features.append(found)
+        features.append(found | _logit_features(bare, c))
     return features
+
+
+def _finite(maps: torch.Tensor) -> np.ndarray:
+    """(classes, pixels) float64."""
+    flat = maps.detach().to("cpu", torch.float64).flatten(1).numpy()
+    if not np.isfinite(flat).all():
+        raise BackendError("The heat maps contain NaN or infinite values; read the image again.")
+    return flat
+
+
+def _logit_features(logits: np.ndarray | None, c: int) -> dict[str, float]:
+    if logits is None:
+        return {"logit_top": 0.0, "logit_lead": 0.0}
+    highest = np.argpartition(logits[c], -_count(logits.shape[1]))[-_count(logits.shape[1]) :]
+    own, others = logits[c, highest], np.delete(logits[:, highest], c, axis=0)
+    lead = float((own - others.max(0)).mean()) if len(others) else 0.0
+    return {"logit_top": float(own.mean()), "logit_lead": lead}
+
+
+def _count(pixels: int) -> int:
+    """Pixels that count as the highest."""
+    return max(1, round(pixels * _TOP_SHARE))
 
 
 def presence_probability(features: Mapping[str, float], weights: Mapping[str, float]) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from backends.attention.heatmaps import class_maps
+from backends.attention.heatmaps import class_maps, heat_maps
 from backends.attention.queries import KeyProjection, QueryBundle
 from backends.attention.token_optimization import FitExample, initial_embedding, learn_token
 from backends.contract import (
@@ -125,6 +125,15 @@ class StableDiffusionAttributor:
     def maps(self, capture: Capture, queries: Sequence[ClassQuery]) -> torch.Tensor:
         """Heat maps of all classes in one pass, on the CPU; see :meth:`backends.contract.Attributor.maps`."""
         return class_maps(self._bundle(capture), self._on_device(), queries).cpu()
+
+    def logits(self, capture: Capture, queries: Sequence[ClassQuery]) -> torch.Tensor:
+        """Logits of all classes over the background, on the CPU; see :meth:`backends.contract.LogitSource.logits`."""
+        bundle, projections = self._bundle(capture), self._on_device()
+        # Linear in the embedding, so that sets, columns and the background fold into one vector a class.
+        directions = torch.stack(
+            [torch.stack([s.embeddings[list(s.columns)].mean(0) - s.embeddings[0] for s in q]).mean(0) for q in queries]
+        )
+        return heat_maps(bundle, projections, directions, activation="linear").cpu()
 
     def learn(
         self,

@@ -27,6 +27,7 @@ from ovam_labeler.demo.scenes import Concept, Plan, Scene, SceneSet, make_scenes
 from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.evaluation.metrics import BINS, auc, iou_curve, painted_at_recall
 from ovam_labeler.evaluation.presence import OFFERED
+from ovam_labeler.propose import logits_of
 from ovam_labeler.truth import build_truths
 
 RECALL = 0.8
@@ -74,18 +75,20 @@ def run_seed(seed: int, attributor: Attributor, reader: Any, needs: Needs, words
             labels = scenes.offered(scene, OFFERED)
             for trials, queries in ((words, by_word), (tokens, by_token)):
                 with torch.no_grad():
-                    maps = attributor.maps(capture(scene), [queries[name] for name in labels])
+                    asked = [queries[name] for name in labels]
+                    maps = attributor.maps(capture(scene), asked)
+                    logits = logits_of(attributor, capture(scene), asked)
                 own = relative_map(maps[labels.index(concept.name)], scene.truth.shape)
                 trials.curves[concept.has_word].append(iou_curve(own, scene.truth))
-                for name, features in zip(labels, presence_features(maps), strict=True):
+                for name, features in zip(labels, presence_features(maps, logits), strict=True):
                     trials.features[has_word[name]].append((features, name in scene.masks))
                 trials.fewer += fewer_labels(
-                    maps, [name in scene.masks for name in labels], [has_word[n] for n in labels], rng
+                    maps, logits, [name in scene.masks for name in labels], [has_word[n] for n in labels], rng
                 )
 
 
 def fewer_labels(
-    maps: torch.Tensor, there: list[bool], has_word: list[bool], rng: np.random.Generator
+    maps: torch.Tensor, logits: torch.Tensor | None, there: list[bool], has_word: list[bool], rng: np.random.Generator
 ) -> list[tuple[dict[str, float], bool, bool]]:
     """Presence when one label is asked for alone, and when three are: users do both."""
     rows = []
@@ -95,7 +98,9 @@ def fewer_labels(
         [int(rng.integers(len(there)))],
     ]
     for picked in subsets:
-        for k, features in zip(picked, presence_features(maps[picked]), strict=True):
+        for k, features in zip(
+            picked, presence_features(maps[picked], None if logits is None else logits[picked]), strict=True
+        ):
             rows.append((features, there[k], has_word[k]))
     return rows
 

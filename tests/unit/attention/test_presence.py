@@ -137,3 +137,26 @@ def test_wrong_input_is_named() -> None:
         presence_features(torch.full((1, 2, 2), float("nan")))
     with pytest.raises(BackendError, match="at least one present"):
         cut_at_recall([0.1], [False])
+
+
+def test_logits_tell_apart_what_a_saturated_softmax_cannot() -> None:
+    """Two labels both pass the background by far; only one of them is what is there."""
+    blob = scene(5, [True])[0]
+    logits = torch.stack([20 * blob, 14 * blob])
+    saturated = torch.sigmoid(logits.mul(3))
+    own, other = presence_features(saturated, logits)
+    assert own["logit_top"] > other["logit_top"] > 0
+    assert own["logit_lead"] > 0 > other["logit_lead"]
+    assert abs(own["top"] - other["top"]) < 0.01
+
+
+def test_logits_of_a_single_label_lead_nothing() -> None:
+    maps = scene(3, [True])
+    (alone,) = presence_features(maps, 10 * maps)
+    assert alone["logit_lead"] == 0 and alone["logit_top"] > 0
+
+
+@pytest.mark.parametrize("logits", [torch.zeros(1, 4, 4), torch.zeros(2, 4), torch.full((2, 2, 2), float("nan"))])
+def test_bad_logits_are_refused(logits: torch.Tensor) -> None:
+    with pytest.raises(BackendError):
+        presence_features(torch.zeros(2, 4, 4), logits)

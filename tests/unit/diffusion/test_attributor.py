@@ -294,6 +294,25 @@ def test_a_token_made_of_a_words_pair_is_that_word(
     assert torch.equal(pair.maps(capture, [word]), pair.maps(capture, [token]))
 
 
+def test_logits_are_those_of_the_plain_formula(
+    attributor: StableDiffusionAttributor, backend: Backend, photo: np.ndarray
+) -> None:
+    """Class columns' mean logit minus the background's, averaged over token sets, layers, heads and steps."""
+    from backends.attention.heatmaps import heat_maps
+    from backends.attention.queries import QueryBundle
+
+    capture = backend.reader().capture(photo, Needs())
+    queries = [attributor.words("red car"), attributor.words("dog") + attributor.words("cat")]
+    found = attributor.logits(capture, queries)
+    bundle = QueryBundle.from_tensors(capture.tensors, capture.info.layout)
+    for c, query in enumerate(queries):
+        expected = torch.zeros(bundle.size)
+        for tokens in query:
+            bare = heat_maps(bundle, attributor.projections, tokens.embeddings, activation="linear")
+            expected += (bare[list(tokens.columns)].mean(0) - bare[0]) / len(query)
+        assert torch.allclose(found[c], expected, atol=1e-4 * float(expected.abs().max()))
+
+
 def test_gradients_reach_the_embeddings(
     attributor: StableDiffusionAttributor, backend: Backend, photo: np.ndarray
 ) -> None:
