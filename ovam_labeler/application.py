@@ -18,6 +18,7 @@ from ovam_labeler.jobs.contract import JobEngine
 from ovam_labeler.jobs.handlers import LEARN, LearnHandler
 from ovam_labeler.jobs.local import LocalJobs
 from ovam_labeler.learn import LearnService
+from ovam_labeler.pending_images import PendingImages
 from ovam_labeler.propose import ProposeService
 from ovam_labeler.services import CorrectionDecoder
 from ovam_labeler.settings import Settings
@@ -54,7 +55,7 @@ class OvamApplication:
         self._backend: Backend | None = None
         self._loading = threading.Lock()
         self._listeners: list[Callable[[Job, list[LearnResult]], None]] = []
-        self.cache = CaptureCache(settings.data_dir / "captures", settings.cache_max_bytes)
+        self.cache = CaptureCache(settings.data_dir / "captures", settings.cache_max_bytes, PendingImages(store))
         self.inference = InferenceService(self.backend, self.cache, store, settings.threads)
         self.vocabulary = Vocabulary(store, self.backend)
         self.proposer = ProposeService(settings, self.backend, self.inference, self.vocabulary)

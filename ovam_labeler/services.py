@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from backends.contract import Backend, Capture, Needs, Progress
+from ovam_labeler.capture_cache import CaptureCache
 from ovam_labeler.domain import Label, LearnResult, LoadedImage, ProjectOptions, Proposal
 from ovam_labeler.jobs.contract import JobEngine
 from ovam_labeler.settings import Settings
@@ -98,6 +99,9 @@ class Application(Protocol):
 
     @property
     def store(self) -> TokenStore: ...
+
+    @property
+    def cache(self) -> CaptureCache: ...
 
     @property
     def inference(self) -> Inference: ...

@@ -41,7 +41,7 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     app.config["MAX_CONTENT_LENGTH"] = MAX_REQUEST_BYTES
     register_errors(app)
     predict = PredictService(application, tool)
-    events = EventService(application, application.jobs.notify)
+    events = EventService(application, application.jobs.notify, tool.known_image)
     reconciler = Reconciler(tool.client, events, application)
     events.on_training = reconciler.start
     app.extensions["ovam_reconciler"] = reconciler

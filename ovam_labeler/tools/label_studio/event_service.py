@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ovam_labeler.errors import BadRequestError
@@ -39,10 +39,17 @@ class EventService:
         on_training: asked at START_TRAINING to look for a project's lost events; returns at once whether it does.
     """
 
-    def __init__(self, application: Application, notify: Callable[[], None]) -> None:
-        """Args: notify wakes the worker after a job was stored."""
+    def __init__(
+        self,
+        application: Application,
+        notify: Callable[[], None],
+        known_image: Callable[[str], str | None] = lambda _reference: None,
+    ) -> None:
+        """Args: notify wakes the worker after a job was stored; known_image gives the sha256 of an image that was
+        fetched under that reference, so that its capture is kept for the job before the job has fetched it again."""
         self._application = application
         self._notify = notify
+        self._known_image = known_image
         self.on_training: Callable[[Scope], bool] = lambda _scope: False
 
     def handle(self, connection: str, event: Mapping[str, Any]) -> Outcome:
@@ -90,9 +97,10 @@ class EventService:
                 # What the annotator said before no longer stands.
                 store.retract_corrections(scope, [str(annotation["id"])], note=reading.reason)
             return _ignored(reading.reason, reading.notes)
-        correction, job, fresh = store.add_correction(
-            reading.correction, job_kind="learn" if options.learning else None
-        )
+        new = reading.correction
+        if (image := self._known_image(new.image_ref)) is not None:
+            new = replace(new, payload={**new.payload, "image_sha256": image})
+        correction, job, fresh = store.add_correction(new, job_kind="learn" if options.learning else None)
         if not fresh:
             return _ignored("This event was stored before.", reading.notes)
         if job is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,6 +19,9 @@ from ovam_labeler.tools.label_studio.label_config import parse_label_config
 from ovam_labeler.tools.label_studio.predictions import write_prediction
 from token_store.entities import Correction, NewCorrection, Scope, ServedPrediction
 
+#: References of fetched images that are remembered with their identity.
+KNOWN_IMAGES = 4096
+
 
 class LabelStudioTool:
     """Implements :class:`ovam_labeler.tools.contract.LabelingTool` and :class:`ovam_labeler.services.CorrectionDecoder`.
@@ -29,6 +35,8 @@ class LabelStudioTool:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._given = settings
+        self._known: OrderedDict[bytes, str] = OrderedDict()
+        self._lock = threading.Lock()
 
     @cached_property
     def settings(self) -> Settings:
@@ -73,4 +81,20 @@ class LabelStudioTool:
             BadImageError: no readable image, or out of bounds.
         """
         data = self.client.fetch_image(reference)
-        return load_image(data, max_pixels=self.settings.max_image_pixels, max_bytes=self.settings.max_image_bytes)
+        image = load_image(data, max_pixels=self.settings.max_image_pixels, max_bytes=self.settings.max_image_bytes)
+        with self._lock:
+            self._known[_short(reference)] = image.sha256
+            self._known.move_to_end(_short(reference))
+            while len(self._known) > KNOWN_IMAGES:
+                self._known.popitem(last=False)
+        return image
+
+    def known_image(self, reference: str) -> str | None:
+        """The identity of the image last fetched under a reference by this process; None where it fetched none."""
+        with self._lock:
+            return self._known.get(_short(reference))
+
+
+def _short(reference: str) -> bytes:
+    """A reference may be a data: URI of megabytes."""
+    return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).digest()
