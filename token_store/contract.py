@@ -12,12 +12,11 @@ from token_store.entities import (
     ImageRecord,
     Job,
     NewCorrection,
-    NewTokenVersion,
     Scope,
     ServedPrediction,
-    Token,
     TokenVersion,
 )
+from token_store.registry_contract import Registry
 
 
 class StoreError(Exception):
@@ -36,6 +35,10 @@ class InvalidTokenError(InvalidValueError):
     """An embedding or its metadata is refused: wrong shape, NaN, infinite, tampered bytes."""
 
 
+class ConflictError(StoreError):
+    """What the caller judged by has changed since: look again.  Nothing was written."""
+
+
 class StoreFullError(StoreError):
     """The disk (or quota) is full; nothing was written."""
 
@@ -45,7 +48,7 @@ class StoreVersionError(StoreError):
 
 
 @runtime_checkable
-class TokenStore(Protocol):
+class TokenStore(Registry, Protocol):
     """Tokens, versions, aliases, corrections, images, jobs, served predictions.
 
     Every method is one transaction: it has happened wholly (and, on SQLite with ``synchronous=FULL``, survives a power
@@ -53,16 +56,7 @@ class TokenStore(Protocol):
     Any method may raise :class:`StoreFullError`.  Times are timezone-aware UTC.
     """
 
-    # -- tokens ---------------------------------------------------------------------------------------------------
-    def add_version(
-        self, scope: Scope, class_name: str, new: NewTokenVersion, *, aliases: Sequence[str] = ()
-    ) -> TokenVersion:
-        """Store a version under the next number of (scope, class) and move the named aliases to it, atomically.
-
-        Raises:
-            InvalidTokenError: embedding not (n >= 2, E) finite float32, unknown state, empty class name.
-        """
-
+    # -- tokens: see Registry for the rest --------------------------------------------------------------------------
     def get_version(self, scope: Scope, class_name: str, version: int | str) -> TokenVersion:
         """By number or alias (``"active"``).
 
@@ -77,30 +71,9 @@ class TokenStore(Protocol):
         Classes without one are absent.  Raises InvalidTokenError as :meth:`get_version` does.
         """
 
-    def list_tokens(self, scope: Scope | None = None, name_contains: str = "") -> list[Token]: ...
-
-    def list_versions(self, scope: Scope, class_name: str) -> list[TokenVersion]:
-        """Oldest first."""
-
-    def set_alias(self, scope: Scope, class_name: str, alias: str, version: int | None, *, who: str, why: str) -> None:
-        """Point an alias at a version, or remove it (``None``).  Recorded in the audit log."""
-
-    def set_version_state(
-        self,
-        scope: Scope,
-        class_name: str,
-        version: int,
-        state: str,
-        *,
-        who: str,
-        why: str,
-        metrics: Mapping[str, Any] | None = None,
-    ) -> TokenVersion:
-        """Change a version's state; ``metrics`` are merged into the stored ones."""
-
     # -- corrections ----------------------------------------------------------------------------------------------
     def add_correction(
-        self, new: NewCorrection, *, job_kind: str | None = "learn"
+        self, new: NewCorrection, *, job_kind: str | None = "learn", review_kind: str | None = None
     ) -> tuple[Correction, Job | None, bool]:
         """Store a correction and, unless ``job_kind`` is None or it teaches nothing, its job: one transaction.
 
@@ -108,7 +81,9 @@ class TokenStore(Protocol):
         stored; then nothing was written and the existing ones are returned.  An older correction of the same
         annotation becomes ``retracted``: the newer text of a human replaces it, and its job, if still queued, becomes
         ``cancelled``.  When the older one arrives late, it is the one that is stored as ``retracted``, without a job.
-        The job's payload is ``{"correction_id", "connection", "project", "task_id", "labels"}``.
+        The job's payload is ``{"correction_id", "connection", "project", "task_id", "labels"}``.  With ``review_kind``
+        labels that the replaced correction had taught and the new one does not get a job as
+        :meth:`retract_corrections` says.
         """
 
     def get_correction(self, correction_id: int) -> Correction: ...
@@ -118,8 +93,14 @@ class TokenStore(Protocol):
     ) -> list[Correction]:
         """Newest first."""
 
-    def retract_corrections(self, scope: Scope, annotation_ids: Sequence[str], *, note: str) -> list[Correction]:
-        """Mark as ``retracted`` (annotation or task deleted), cancel their queued jobs; returns those that changed."""
+    def retract_corrections(
+        self, scope: Scope, annotation_ids: Sequence[str], *, note: str, job_kind: str | None = None
+    ) -> list[Correction]:
+        """Mark as ``retracted`` (annotation or task deleted), cancel their queued jobs; returns those that changed.
+
+        With ``job_kind`` a job ``{"connection", "project", "label"}`` is queued in the same transaction for each label
+        that one of them had taught, so that the class is judged again without it; a label already queued gets no other.
+        """
 
     def set_correction_state(
         self, correction_id: int, state: str, *, note: str = "", image_sha256: str | None = None
@@ -170,15 +151,7 @@ class TokenStore(Protocol):
     def last_served(self, scope: Scope, task_id: str) -> ServedPrediction | None:
         """The newest by ``created_at``."""
 
-    # -- projects, audit, housekeeping ----------------------------------------------------------------------------
-    def get_project_options(self, scope: Scope) -> dict[str, Any]:
-        """Options last seen or set for a project ({} if none)."""
-
-    def put_project_options(self, scope: Scope, options: Mapping[str, Any]) -> None: ...
-
-    def audit(self, limit: int = 100) -> list[Mapping[str, Any]]:
-        """Newest first: ``{"at", "who", "what", "why", "details"}``."""
-
+    # -- housekeeping -----------------------------------------------------------------------------------------------
     def check(self) -> list[str]:
         """Durability and schema problems in one sentence each; empty when all is well."""
 

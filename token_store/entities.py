@@ -46,7 +46,10 @@ class NewTokenVersion:
         recipe: settings of the optimization.
         metrics: figures such as ``train_iou``, ``losses`` (list), ``seconds``; JSON-serialisable.
         source_corrections: ids of the corrections it was learned from.
+        parent_version: the version that was active when this one was made, None for the class's first.
         state: one of :data:`TOKEN_STATES`.
+        provenance: where it came from when it was not learned here: ``{"kind": "imported", "licence": ..., ...}``;
+            without personal data, JSON-serialisable.
     """
 
     fingerprint: Mapping[str, Any]
@@ -57,11 +60,15 @@ class NewTokenVersion:
     parent_version: int | None = None
     created_by: str = ""
     state: str = "unproven"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenVersion:
-    """A stored version.  ``number`` counts 1, 2, ... per token; ``sha256`` is over the embedding's safetensors bytes."""
+    """A stored version.  ``number`` counts 1, 2, ... per token; ``sha256`` is over the embedding's safetensors bytes.
+
+    ``id`` is unique over all tokens of the store; ``state_at`` is when ``state`` was last set.
+    """
 
     id: int
     scope: Scope
@@ -78,17 +85,134 @@ class TokenVersion:
     created_by: str
     created_at: datetime
     aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    state_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionHead:
+    """What lists show of a version: no embedding is read for it.  Fields as of :class:`TokenVersion`."""
+
+    id: int
+    number: int
+    state: str
+    fingerprint: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    parent_version: int | None
+    created_by: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A class name in a scope, with its number of versions and its aliases (alias -> version number)."""
+    """A class name in a scope.
+
+    Attributes:
+        versions: how many are stored.
+        aliases: alias -> version number.
+        active, newest: heads of the version that predictions use (None: the word) and of the newest one; they are
+            filled by :meth:`token_store.contract.TokenStore.find_tokens` and ``get_token``, None from ``list_tokens``.
+        updated_at: when a version was last added or changed, or an alias or tag moved.
+    """
 
     scope: Scope
     class_name: str
     versions: int
     aliases: Mapping[str, int]
     created_at: datetime
+    tags: Mapping[str, str] = field(default_factory=dict)
+    updated_at: datetime | None = None
+    active: VersionHead | None = None
+    newest: VersionHead | None = None
+
+
+#: Allowed values of :attr:`TokenFilter.order`.
+TOKEN_ORDERS = ("name", "updated")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFilter:
+    """Which tokens are wanted; every condition that is set must hold.
+
+    Attributes:
+        scope: exactly this scope; None = all.
+        name_contains: part of the class name, case ignored.
+        active: True = with, False = without an active version.
+        state: state of the active version, or, where ``active`` is False, of the newest.
+        space: fingerprint's embedding space of the active version, or, where ``active`` is False, of the newest.
+        alias: carries this alias.
+        tags: token's own tags that must be there; value None = any value.
+        order: ``"name"`` (scope, then class name) or ``"updated"`` (newest first).
+    """
+
+    scope: Scope | None = None
+    name_contains: str = ""
+    active: bool | None = None
+    state: str | None = None
+    space: str | None = None
+    alias: str | None = None
+    tags: Mapping[str, str | None] = field(default_factory=dict)
+    order: str = "name"
+
+
+#: No condition: every token, by name.
+ALL_TOKENS = TokenFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPage:
+    """A page of tokens; ``after`` is handed to the next call, None at the end."""
+
+    tokens: tuple[Token, ...]
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AliasChange:
+    """An alias that moved: version numbers before and after, None = there was, or is, none."""
+
+    scope: Scope
+    class_name: str
+    alias: str
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A version's new state with the figures and the reason for it; ``metrics`` are merged into the stored ones."""
+
+    version: int
+    state: str
+    why: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRef:
+    """Names a version without loading it."""
+
+    scope: Scope
+    class_name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project the store knows, with the options set for it (see :mod:`ovam_labeler.options`)."""
+
+    scope: Scope
+    options: Mapping[str, Any]
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What collecting garbage removed, or would remove: versions, and how many served predictions."""
+
+    versions: tuple[VersionRef, ...]
+    served: int
 
 
 #: Allowed values of :attr:`Correction.state`.
@@ -198,7 +322,11 @@ class Job:
 class ServedPrediction:
     """A prediction we gave to a tool: which regions of which label, under which model version.
 
-    ``regions`` maps region id -> label; a correction is compared with it to see which regions were deleted.
+    Attributes:
+        regions: region id -> label; a correction is compared with it to see which regions were deleted.
+        token_versions: label -> version number, for the labels that were asked for by a token.
+        version_ids: every label asked for -> :attr:`TokenVersion.id`, None where its word was asked for; by it the tasks
+            that a version touched are found.
     """
 
     scope: Scope
@@ -207,3 +335,4 @@ class ServedPrediction:
     regions: Mapping[str, str]
     token_versions: Mapping[str, int]
     created_at: datetime
+    version_ids: Mapping[str, int | None] = field(default_factory=dict)

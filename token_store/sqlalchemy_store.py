@@ -11,9 +11,14 @@ from sqlalchemy.exc import DBAPIError
 
 from token_store import schema
 from token_store.engine import BUSY_TIMEOUT_MS, create_folder, locate, make_engine, translate
+from token_store.sql.aliases import SqlAliases
 from token_store.sql.corrections import SqlCorrections
 from token_store.sql.jobs import SqlJobs
+from token_store.sql.projects import SqlProjects
 from token_store.sql.records import SqlRecords
+from token_store.sql.search import SqlSearch
+from token_store.sql.served import SqlServed
+from token_store.sql.tidying import SqlTidying
 from token_store.sql.tokens import SqlTokens
 
 #: What each connection must say, by setting: (allowed values, what another one means for the user's data).
@@ -32,7 +37,9 @@ _POSTGRES_MUST: dict[str, tuple[tuple[object, ...], str]] = {
 }
 
 
-class SqlAlchemyStore(SqlTokens, SqlCorrections, SqlJobs, SqlRecords):
+class SqlAlchemyStore(
+    SqlTokens, SqlAliases, SqlSearch, SqlTidying, SqlCorrections, SqlJobs, SqlServed, SqlProjects, SqlRecords
+):
     """:class:`token_store.contract.TokenStore` through SQLAlchemy.  Made by :func:`open_store`."""
 
     def check(self) -> list[str]:

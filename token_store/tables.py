@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     Dialect,
     Float,
@@ -71,7 +72,7 @@ class Base(DeclarativeBase):
 
 class TokenRow(Base):
     __tablename__ = "tokens"
-    __table_args__ = (UniqueConstraint("connection", "project", "class_name"),)
+    __table_args__ = (UniqueConstraint("connection", "project", "class_name"), Index(None, "updated_at", "id"))
 
     id: Mapped[int] = mapped_column(_ID, primary_key=True)
     connection: Mapped[str]
@@ -80,8 +81,10 @@ class TokenRow(Base):
     #: Number of the newest version ever stored; counts on, so that a number is never given twice.
     last_number: Mapped[int]
     created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
     aliases: Mapped[list[AliasRow]] = relationship(viewonly=True, lazy="selectin", order_by="AliasRow.alias")
+    tags: Mapped[list[TokenTagRow]] = relationship(viewonly=True, lazy="selectin", order_by="TokenTagRow.key")
 
 
 class TokenVersionRow(Base):
@@ -100,10 +103,13 @@ class TokenVersionRow(Base):
     parent_version: Mapped[int | None]
     created_by: Mapped[str]
     created_at: Mapped[datetime]
+    provenance: Mapped[dict[str, Any]]
+    state_at: Mapped[datetime]
 
     token: Mapped[TokenRow] = relationship(lazy="joined", innerjoin=True)
     sources: Mapped[list[VersionSourceRow]] = relationship(lazy="selectin", order_by="VersionSourceRow.position")
     aliases: Mapped[list[AliasRow]] = relationship(viewonly=True, lazy="selectin", order_by="AliasRow.alias")
+    tags: Mapped[list[VersionTagRow]] = relationship(viewonly=True, lazy="selectin", order_by="VersionTagRow.key")
 
 
 class VersionSourceRow(Base):
@@ -129,6 +135,40 @@ class AliasRow(Base):
     alias: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int]
     updated_at: Mapped[datetime]
+
+
+class AliasMoveRow(Base):
+    """How an alias came to where it is; a rollback marks the move it takes back as ``undone``.
+
+    Numbers without a foreign key: the history outlives a deleted version.
+    """
+
+    __tablename__ = "token_alias_moves"
+    __table_args__ = (Index(None, "token_id", "alias", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(_ID, primary_key=True)
+    token_id: Mapped[int] = mapped_column(_ID, ForeignKey("tokens.id"))
+    alias: Mapped[str]
+    from_number: Mapped[int | None]
+    to_number: Mapped[int | None]
+    undone: Mapped[bool] = mapped_column(Boolean)
+    at: Mapped[datetime]
+
+
+class TokenTagRow(Base):
+    __tablename__ = "token_tags"
+
+    token_id: Mapped[int] = mapped_column(_ID, ForeignKey("tokens.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class VersionTagRow(Base):
+    __tablename__ = "token_version_tags"
+
+    version_id: Mapped[int] = mapped_column(_ID, ForeignKey("token_versions.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
 
 
 class JobRow(Base):
@@ -229,6 +269,33 @@ class ServedRow(Base):
     token_versions: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
 
+    labels: Mapped[list[ServedLabelRow]] = relationship(lazy="selectin", cascade="all, delete-orphan")
+
+
+class ServedLabelRow(Base):
+    """By what a served prediction asked for a label: a version's id, or None for the word.
+
+    No foreign key to the version: what was served outlives a deleted version.
+    """
+
+    __tablename__ = "served_labels"
+    __table_args__ = (Index(None, "version_id"), Index(None, "label"))
+
+    served_id: Mapped[int] = mapped_column(_ID, ForeignKey("predictions_served.id"), primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[int | None] = mapped_column(_ID)
+
+
+class PausedClassRow(Base):
+    """A class whose learning is paused; it may have no token yet."""
+
+    __tablename__ = "paused_classes"
+
+    connection: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    class_name: Mapped[str] = mapped_column(primary_key=True)
+    paused_at: Mapped[datetime]
+
 
 class ProjectRow(Base):
     __tablename__ = "projects"
@@ -240,8 +307,10 @@ class ProjectRow(Base):
 
 
 class AuditRow(Base):
+    """``connection``, ``project`` and ``class_name`` say what an entry is about; empty where it is about no such thing."""
+
     __tablename__ = "audit_log"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (Index(None, "connection", "project", "class_name", "id"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(_ID, primary_key=True)
     at: Mapped[datetime]
@@ -249,3 +318,6 @@ class AuditRow(Base):
     what: Mapped[str]
     why: Mapped[str]
     details: Mapped[dict[str, Any]]
+    connection: Mapped[str]
+    project: Mapped[str]
+    class_name: Mapped[str]

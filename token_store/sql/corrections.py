@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,14 +15,14 @@ from token_store.entities import CORRECTION_STATES, Correction, CorrectionMask, 
 from token_store.sql import values
 from token_store.sql.jobs import end, job_entity, new_job
 from token_store.sql.session import SqlTransactions
-from token_store.tables import CorrectionLabelRow, CorrectionMaskRow, CorrectionRow
+from token_store.tables import CorrectionLabelRow, CorrectionMaskRow, CorrectionRow, JobRow
 
 MASK_KINDS = ("positive", "negative")
 
 
 class SqlCorrections(SqlTransactions):
     def add_correction(
-        self, new: NewCorrection, *, job_kind: str | None = "learn"
+        self, new: NewCorrection, *, job_kind: str | None = "learn", review_kind: str | None = None
     ) -> tuple[Correction, Job | None, bool]:
         """See :meth:`token_store.contract.TokenStore.add_correction`.
 
@@ -43,8 +43,8 @@ class SqlCorrections(SqlTransactions):
             if newest is not None:
                 self._retract(session, row, f"replaced by correction {newest.id}")
             else:
-                for known in earlier:
-                    self._retract(session, known, f"replaced by correction {row.id}")
+                replaced = [k for k in earlier if self._retract(session, k, f"replaced by correction {row.id}")]
+                self._queue_reviews(session, replaced, review_kind, without={label.label for label in row.labels})
                 if row.state == "pending" and job_kind is not None:
                     row.job = new_job(job_kind, _job_payload(row))
             session.flush()
@@ -69,7 +69,9 @@ class SqlCorrections(SqlTransactions):
         with self._read() as session:
             return [_entity(row) for row in session.scalars(query)]
 
-    def retract_corrections(self, scope: Scope, annotation_ids: Sequence[str], *, note: str) -> list[Correction]:
+    def retract_corrections(
+        self, scope: Scope, annotation_ids: Sequence[str], *, note: str, job_kind: str | None = None
+    ) -> list[Correction]:
         """See :meth:`token_store.contract.TokenStore.retract_corrections`.  Their queued jobs are cancelled."""
         values.text("note", note)
         changed = []
@@ -77,6 +79,7 @@ class SqlCorrections(SqlTransactions):
             for part in values.chunks(list(dict.fromkeys(annotation_ids))):
                 query = _of_annotations(scope, part).order_by(CorrectionRow.id)
                 changed += [row for row in session.scalars(query) if self._retract(session, row, note)]
+            self._queue_reviews(session, changed, job_kind)
             return [_entity(row) for row in changed]
 
     def set_correction_state(
@@ -127,12 +130,36 @@ class SqlCorrections(SqlTransactions):
         """Mark as retracted and cancel its queued job; False when it was retracted before."""
         if row.state == "retracted":
             return False
-        details = {"correction_id": row.id, "annotation_id": row.annotation_id, "from": row.state}
+        details = {
+            "connection": row.connection,
+            "project": row.project,
+            "correction_id": row.id,
+            "annotation_id": row.annotation_id,
+            "from": row.state,
+        }
         row.state, row.note = "retracted", note
         if row.job is not None and row.job.state == "queued":
             end(row.job, "cancelled", f"its correction was retracted: {note}")
         self._record(session, who=row.annotator, what="correction.retracted", why=note, details=details)
         return True
+
+    def _queue_reviews(
+        self, session: Session, rows: Sequence[CorrectionRow], kind: str | None, without: Set[str] = frozenset()
+    ) -> None:
+        """One job a label that retracted corrections had taught, unless one waits already."""
+        if kind is None or not rows:
+            return
+        waiting = {
+            (job.payload.get("connection"), job.payload.get("project"), job.payload.get("label"))
+            for job in session.scalars(select(JobRow).where(JobRow.state == "queued", JobRow.kind == kind))
+        }
+        for row in rows:
+            for label in row.labels:
+                key = (row.connection, row.project, label.label)
+                if label.label in without or key in waiting:
+                    continue
+                waiting.add(key)
+                session.add(new_job(kind, dict(zip(("connection", "project", "label"), key, strict=True))))
 
 
 def _of(scope: Scope) -> tuple[Any, Any]:

@@ -75,5 +75,6 @@ class SqlTransactions:
 
     @staticmethod
     def _record(session: Session, *, who: str, what: str, why: str, details: Mapping[str, Any]) -> None:
-        """Add a line to the audit log, in the transaction of what it tells."""
-        session.add(AuditRow(at=now(), who=who, what=what, why=why, details=dict(details)))
+        """Add a line to the audit log, in the transaction of what it tells; ``details`` name what it is about."""
+        about = {key: str(details.get(key, "")) for key in ("connection", "project", "class_name")}
+        session.add(AuditRow(at=now(), who=who, what=what, why=why, details=dict(details), **about))
