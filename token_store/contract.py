@@ -16,6 +16,7 @@ from token_store.entities import (
     ServedPrediction,
     TokenVersion,
 )
+from token_store.following_contract import Following
 from token_store.registry_contract import Registry
 
 
@@ -48,7 +49,7 @@ class StoreVersionError(StoreError):
 
 
 @runtime_checkable
-class TokenStore(Registry, Protocol):
+class TokenStore(Registry, Following, Protocol):
     """Tokens, versions, aliases, corrections, images, jobs, served predictions.
 
     Every method is one transaction: it has happened wholly (and, on SQLite with ``synchronous=FULL``, survives a power

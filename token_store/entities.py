@@ -336,3 +336,38 @@ class ServedPrediction:
     token_versions: Mapping[str, int]
     created_at: datetime
     version_ids: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalOutcome:
+    """What an annotation made of the proposal of one label.
+
+    Attributes:
+        model_version: of the prediction that the annotator worked on.
+        token_version: number of the token version asked for; None = the word was.
+        untouched, changed, deleted: regions of the proposal that were submitted as they were, edited, taken away.
+        drawn: regions of the label drawn by hand.
+        iou: of proposal and submission, 0..1; None while it has not been measured.
+        lead_time: seconds spent on the annotation as a whole; None where the tool does not say.
+        at: when the annotation was last changed.
+    """
+
+    scope: Scope
+    annotation_id: str
+    label: str
+    task_id: str
+    annotator: str
+    model_version: str
+    token_version: int | None
+    untouched: int
+    changed: int
+    deleted: int
+    drawn: int
+    iou: float | None
+    lead_time: float | None
+    at: datetime
+
+    @property
+    def kept(self) -> bool:
+        """Whether the proposal was submitted as it was."""
+        return not (self.changed or self.deleted or self.drawn)

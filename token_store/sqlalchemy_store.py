@@ -13,6 +13,7 @@ from token_store import schema
 from token_store.engine import BUSY_TIMEOUT_MS, create_folder, locate, make_engine, translate
 from token_store.sql.aliases import SqlAliases
 from token_store.sql.corrections import SqlCorrections
+from token_store.sql.following import SqlFollowing
 from token_store.sql.jobs import SqlJobs
 from token_store.sql.projects import SqlProjects
 from token_store.sql.records import SqlRecords
@@ -38,7 +39,16 @@ _POSTGRES_MUST: dict[str, tuple[tuple[object, ...], str]] = {
 
 
 class SqlAlchemyStore(
-    SqlTokens, SqlAliases, SqlSearch, SqlTidying, SqlCorrections, SqlJobs, SqlServed, SqlProjects, SqlRecords
+    SqlTokens,
+    SqlAliases,
+    SqlSearch,
+    SqlTidying,
+    SqlCorrections,
+    SqlJobs,
+    SqlServed,
+    SqlProjects,
+    SqlRecords,
+    SqlFollowing,
 ):
     """:class:`token_store.contract.TokenStore` through SQLAlchemy.  Made by :func:`open_store`."""
 

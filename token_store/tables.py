@@ -306,6 +306,39 @@ class ProjectRow(Base):
     updated_at: Mapped[datetime]
 
 
+class NoteRow(Base):
+    """What is known of a project besides its options, such as how far it was reconciled."""
+
+    __tablename__ = "project_notes"
+
+    connection: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[dict[str, Any]]
+    updated_at: Mapped[datetime]
+
+
+class OutcomeRow(Base):
+    __tablename__ = "proposal_outcomes"
+    __table_args__ = (Index(None, "connection", "project", "label", "at"),)
+
+    connection: Mapped[str] = mapped_column(primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True)
+    annotation_id: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    task_id: Mapped[str]
+    annotator: Mapped[str]
+    model_version: Mapped[str]
+    token_version: Mapped[int | None]
+    untouched: Mapped[int]
+    changed: Mapped[int]
+    deleted: Mapped[int]
+    drawn: Mapped[int]
+    iou: Mapped[float | None] = mapped_column(Float)
+    lead_time: Mapped[float | None] = mapped_column(Float)
+    at: Mapped[datetime]
+
+
 class AuditRow(Base):
     """``connection``, ``project`` and ``class_name`` say what an entry is about; empty where it is about no such thing."""
 
