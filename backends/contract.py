@@ -405,6 +405,27 @@ class LogitSource(Protocol):
         """
 
 
+@runtime_checkable
+class ReadsInputVectors(Protocol):
+    """What an attributor may offer besides: tokens made of vectors in the text encoder's *input* space.
+
+    That is where textual inversion learns (arXiv 2208.01618).  Tokens of this program live in the encoder's *output*
+    space, so such vectors have to go through the encoder, inside a prompt.
+    """
+
+    @property
+    def input_size(self) -> int:
+        """Width of an input embedding."""
+
+    def from_input_vectors(self, vectors: np.ndarray) -> np.ndarray:
+        """A token embedding (1 + k, E) float32, row 0 background, of (k, input_size) vectors.
+
+        Raises:
+            BackendError: wrong shape, NaN or infinite values.
+            PromptTooLongError: more vectors than the text encoder takes.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A base model ready for use.  ``reader`` is a factory: the UNet is loaded at its first call only."""

@@ -115,6 +115,32 @@ class StableDiffusionAttributor:
         values = self._embedding(embedding)
         return (TokenSet(torch.from_numpy(values), tuple(range(1, len(values)))),)
 
+    @property
+    def input_size(self) -> int:
+        """See :class:`backends.contract.ReadsInputVectors`."""
+        return self._text.input_size
+
+    def from_input_vectors(self, vectors: np.ndarray) -> np.ndarray:
+        """See :class:`backends.contract.ReadsInputVectors`.
+
+        The vectors take the label's place in the attribution template, and their rows of the text encoder's output become the
+        class's rows, one each: closer to what a word of several pieces draws than their mean is.
+        """
+        try:
+            values = np.array(vectors, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise BackendError("The input vectors are no array of numbers.") from None
+        if values.ndim != 2 or len(values) < 1 or values.shape[1] != self.input_size:
+            raise BackendError(
+                f"The input vectors have shape {values.shape}; this model's text encoder takes (1 or more, {self.input_size})."
+            )
+        if not np.isfinite(values).all():
+            raise BackendError("The input vectors contain NaN or infinite values.")
+        before, after = self._attribution.template.split("{label}")
+        encoded = self._text.encode_vectors(before, torch.from_numpy(values), after)
+        place = len(clean(before)) + bool(clean(before))
+        return encoded.embeddings[[0, *encoded.rows(place, place + 1)]].numpy()
+
     def knows(self, label: str) -> bool:
         """Whether the label is a word of the model's training; ``_`` and ``-`` count as spaces."""
         if self._known_words is None:

@@ -93,6 +93,61 @@ class TextEncoder:
                 self._cache.popitem(last=False)
             return encoded
 
+    @property
+    def input_size(self) -> int:
+        """Width of the input embeddings, which textual inversion learns."""
+        with self._lock:
+            return int(self._ready()[2].get_input_embeddings().weight.shape[1])
+
+    def encode_vectors(self, before: str, vectors: torch.Tensor, after: str = "") -> EncodedText:
+        """Embeddings of a text with a gap that input vectors fill, as textual inversion (arXiv 2208.01618) uses them.
+
+        Args:
+            before, after: text around the gap.
+            vectors: (k, input_size) rows that stand in for the input embeddings of k pieces.
+
+        Returns:
+            ``text`` with ``*`` in the gap; the rows of the vectors have that one character as their span.
+
+        Raises:
+            PromptTooLongError: text and vectors are longer than the encoder takes.
+        """
+        before, after = clean(before), clean(after)
+        with self._lock:
+            tokenizer, _, model = self._ready()
+            table = model.get_input_embeddings()
+            begin, end = (self._tokens(part) for part in (before, after))
+            # Between the special tokens at both ends: the pieces before, the gap, the pieces after.
+            head = [i for i, span in zip(*begin, strict=True) if span is not None]
+            tail = [i for i, span in zip(*end, strict=True) if span is not None]
+            first, last = begin[0][0], begin[0][-1]
+            ids = [first, *head, *([last] * len(vectors)), *tail, last]
+            limit = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
+            if len(ids) > limit:
+                raise PromptTooLongError(
+                    f"{len(vectors)} vectors and the text around them are {len(ids)} tokens; the text encoder takes {limit}."
+                )
+            gap = slice(1 + len(head), 1 + len(head) + len(vectors))
+
+            def fill(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+                filled = output.clone()
+                filled[0, gap] = vectors.to(filled)
+                return filled
+
+            hook = table.register_forward_hook(fill)
+            try:
+                embeddings = self._run(ids, [1] * len(ids))
+            finally:
+                hook.remove()
+        place = len(before) + bool(before)
+        text = " ".join(part for part in (before, "*", after) if part)
+        shift = place + 1 + bool(after)
+        spans: list[tuple[int, int] | None] = [None]
+        spans += [s for s in begin[1] if s is not None]
+        spans += [(place, place + 1)] * len(vectors)
+        spans += [(s[0] + shift, s[1] + shift) for s in end[1] if s is not None]
+        return EncodedText(text, embeddings, (*spans, None))
+
     def conditioning(self, text: str) -> torch.Tensor:
         """(limit, E) float32 embeddings padded to full length, as the diffusion model is conditioned in generation.
 
