@@ -371,3 +371,15 @@ class ProposalOutcome:
     def kept(self) -> bool:
         """Whether the proposal was submitted as it was."""
         return not (self.changed or self.deleted or self.drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAnnotation:
+    """The newest correction of an annotation, without its content."""
+
+    annotation_id: str
+    updated_at: str
+    task_id: str
+    annotator: str
+    state: str
+    correction_id: int

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from token_store.entities import ProposalOutcome, Scope
+from token_store.entities import KnownAnnotation, ProposalOutcome, Scope
 
 
 @runtime_checkable
@@ -21,6 +21,12 @@ class Following(Protocol):
 
     def change_note(self, scope: Scope, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Merge ``changes`` into a note (None removes an entry); returns all of it."""
+
+    def known_annotations(self, scope: Scope, task_ids: Sequence[str] | None = None) -> list[KnownAnnotation]:
+        """Every annotation of the project (or of these tasks) that a correction was stored of, by its newest one.
+
+        Without contents, so that many thousands can be compared with what the tool has.
+        """
 
     def put_outcomes(self, outcomes: Sequence[ProposalOutcome]) -> None:
         """Store what became of proposals; one of the same annotation and label is replaced unless it is newer."""

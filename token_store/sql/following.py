@@ -9,10 +9,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from token_store.contract import InvalidValueError
-from token_store.entities import ProposalOutcome, Scope
+from token_store.entities import KnownAnnotation, ProposalOutcome, Scope
 from token_store.sql import values
 from token_store.sql.session import SqlTransactions
 from token_store.tables import CorrectionLabelRow, CorrectionMaskRow, CorrectionRow, NoteRow, OutcomeRow, TokenRow
+
+_KNOWN = ("annotation_id", "updated_at", "task_id", "annotator", "state", "id")
 
 
 class SqlFollowing(SqlTransactions):
@@ -38,6 +40,20 @@ class SqlFollowing(SqlTransactions):
             merged = {key: value for key, value in merged.items() if value is not None}
             self._put_note(session, scope, name, merged)
             return merged
+
+    def known_annotations(self, scope: Scope, task_ids: Sequence[str] | None = None) -> list[KnownAnnotation]:
+        """See :meth:`token_store.following_contract.Following.known_annotations`."""
+        columns = [getattr(CorrectionRow, name) for name in _KNOWN]
+        # Of several corrections of an annotation only the newest is not retracted; of retracted ones the last counts.
+        order = ((CorrectionRow.state != "retracted"), CorrectionRow.id)
+        parts = [None] if task_ids is None else values.chunks(list(dict.fromkeys(task_ids)))
+        found: dict[str, KnownAnnotation] = {}
+        with self._read() as session:
+            for part in parts:
+                query = select(*columns).where(*_of(CorrectionRow, scope)).order_by(*order)
+                query = query if part is None else query.where(CorrectionRow.task_id.in_(part))
+                found |= {row.annotation_id: KnownAnnotation(*row) for row in session.execute(query)}
+        return list(found.values())
 
     def put_outcomes(self, outcomes: Sequence[ProposalOutcome]) -> None:
         """See :meth:`token_store.following_contract.Following.put_outcomes`."""

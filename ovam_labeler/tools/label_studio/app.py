@@ -50,5 +50,5 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     for prefix, name in (("", "default"), ("/c/<connection>", "connection")):
         app.register_blueprint(setup.blueprint(name, application, tool, predict), url_prefix=prefix or None)
         app.register_blueprint(predictions.blueprint(name, predict, MAX_PREDICTING), url_prefix=prefix or None)
-        app.register_blueprint(webhook.blueprint(name, application, events), url_prefix=prefix or None)
+        app.register_blueprint(webhook.blueprint(name, tool.connections, events), url_prefix=prefix or None)
     return app

@@ -17,9 +17,6 @@ from token_store.entities import Scope
 
 log = logging.getLogger(__name__)
 
-#: Connection of the bare routes.
-DEFAULT = "default"
-
 #: Most corrections looked through when tasks are deleted.
 MAX_CORRECTIONS = 100_000
 

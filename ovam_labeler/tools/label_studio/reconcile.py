@@ -10,7 +10,8 @@ from typing import Any
 from ovam_labeler.errors import OvamError
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
-from ovam_labeler.tools.label_studio.event_service import DEFAULT, EventService
+from ovam_labeler.tools.label_studio.connections import DEFAULT
+from ovam_labeler.tools.label_studio.event_service import EventService
 from token_store.entities import Scope
 
 log = logging.getLogger(__name__)

@@ -8,14 +8,13 @@ import ipaddress
 from flask import Request
 
 from ovam_labeler.errors import UnauthorizedError
-from ovam_labeler.settings import Settings
 
 #: Header that carries ``OVAM_WEBHOOK_SECRET``.
 SECRET_HEADER = "X-OVAM-Secret"
 
 
-def check_webhook(request: Request, settings: Settings) -> None:
-    """Let a webhook through that carries the secret; without a secret, only one from this machine.
+def check_webhook(request: Request, secret: str) -> None:
+    """Let a webhook through that carries its connection's secret; without a secret, only one from this machine.
 
     The secret comes as the header, as the password of basic authentication (``http://any:SECRET@host:9090`` as the
     backend's URL), or as ``?secret=``.
@@ -23,7 +22,6 @@ def check_webhook(request: Request, settings: Settings) -> None:
     Raises:
         UnauthorizedError: it does not.
     """
-    secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     if secret:
         password = request.authorization.password if request.authorization else None
         given = (request.headers.get(SECRET_HEADER), password, request.args.get("secret"))

@@ -15,6 +15,7 @@ from ovam_labeler.settings import Settings
 from ovam_labeler.tools.contract import API_VERSION, ParsedConfig
 from ovam_labeler.tools.label_studio import corrections
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
+from ovam_labeler.tools.label_studio.connections import DEFAULT, Connections
 from ovam_labeler.tools.label_studio.label_config import parse_label_config
 from ovam_labeler.tools.label_studio.predictions import write_prediction
 from token_store.entities import Correction, NewCorrection, Scope, ServedPrediction
@@ -43,9 +44,14 @@ class LabelStudioTool:
         return self._given or Settings()
 
     @cached_property
+    def connections(self) -> Connections:
+        """Every Label Studio this server knows."""
+        return Connections(self.settings)
+
+    @property
     def client(self) -> LabelStudioClient:
-        """The configured Label Studio; also fetches images from elsewhere, without credentials."""
-        return LabelStudioClient(self.settings)
+        """The default connection's Label Studio; also fetches images from elsewhere, without credentials."""
+        return self.connections.client()
 
     def parse_config(self, config: str) -> ParsedConfig:
         """See :func:`~ovam_labeler.tools.label_studio.label_config.parse_label_config`."""
@@ -71,16 +77,17 @@ class LabelStudioTool:
         """The corrected task's image and its ``prompt`` or ``""``."""
         task = correction.payload.get("task")
         prompt = task.get("prompt") if isinstance(task, Mapping) else None
-        return self.load_image(correction.image_ref), prompt if isinstance(prompt, str) else ""
+        image = self.load_image(correction.image_ref, correction.scope.connection)
+        return image, prompt if isinstance(prompt, str) else ""
 
-    def load_image(self, reference: str) -> LoadedImage:
-        """Fetch and decode an image as a task names it.
+    def load_image(self, reference: str, connection: str = DEFAULT) -> LoadedImage:
+        """Fetch and decode an image as a task of a connection names it.
 
         Raises:
             FetchError: it cannot be fetched; says what to do.
             BadImageError: no readable image, or out of bounds.
         """
-        data = self.client.fetch_image(reference)
+        data = self.connections.client(connection).fetch_image(reference)
         image = load_image(data, max_pixels=self.settings.max_image_pixels, max_bytes=self.settings.max_image_bytes)
         with self._lock:
             self._known[_short(reference)] = image.sha256

@@ -71,3 +71,17 @@ def test_a_name_that_is_taken_or_unknown_is_not_renamed(store: TokenStore) -> No
     assert not store.rename_class(PROJECT, "cow", "calf", who="test", why="")
     assert not store.rename_class(OTHER, "cat", "calf", who="test", why="")
     assert {c.labels for c in store.list_corrections(PROJECT)} == {("dog",), ("cat",)}
+
+
+def test_known_annotations_are_told_by_their_newest_correction(store: TokenStore) -> None:
+    first, _, _ = store.add_correction(correction("7", "dog"))
+    second, _, _ = store.add_correction(replace(correction("7", "cat"), updated_at="2026-11-24T09:00:05Z"))
+    store.add_correction(replace(correction("8"), task_id="4"))
+    store.add_correction(replace(correction("9", "cat"), scope=OTHER))
+    known = {k.annotation_id: k for k in store.known_annotations(PROJECT)}
+    assert {name: (k.state, k.task_id) for name, k in known.items()} == {"7": ("pending", "3"), "8": ("ignored", "4")}
+    assert known["7"].correction_id == second.id > first.id and known["7"].updated_at == "2026-11-24T09:00:05Z"
+    assert [k.annotation_id for k in store.known_annotations(PROJECT, ["4", "5"])] == ["8"]
+    store.retract_corrections(PROJECT, ["7"], note="gone")
+    assert {k.annotation_id: k.state for k in store.known_annotations(PROJECT, ["3"])} == {"7": "retracted"}
+    assert store.known_annotations(PROJECT, []) == []

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from flask import Request
 
 from ovam_labeler.errors import BadRequestError
-from ovam_labeler.tools.label_studio.event_service import DEFAULT
+from ovam_labeler.tools.label_studio.connections import DEFAULT
 
 _CONNECTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 

@@ -41,8 +41,9 @@ def blueprint(name: str, application: Application, tool: LabelStudioTool, predic
         scope = Scope(connection_name(connection), project_id(body))
         config = tool.parse_config(str(body.get("schema") or ""))
         token = body.get("access_token")
-        if isinstance(token, str) and token and tool.client.url is not None:
-            tool.client.credentials.offer(token)
+        client = tool.connections.client(scope.connection)
+        if isinstance(token, str) and token and client.url is not None:
+            client.credentials.offer(token)
         _keep_options(scope, body.get("extra_params"))
         for notice in config.notices:
             log.info("Project %s: %s", scope, notice)
