@@ -51,6 +51,8 @@ class ProjectOptions:
         threshold: relative threshold 0..1 that replaces the backend's calibrated one; None = calibrated.
         presence: whether absent classes are left out.
         words, learning: whether unlearned labels are proposed by their words; whether corrections teach.
+        regions: one region a ``"class"``, or one for each connected ``"object"``; polygons are always one an object.
+        max_regions, polygon_points: regions of one label, and points of one polygon, at most.
     """
 
     method: str = "ovam"
@@ -61,6 +63,9 @@ class ProjectOptions:
     presence: bool = True
     words: bool = True
     learning: bool = True
+    regions: Literal["class", "object"] = "class"
+    max_regions: int = 50
+    polygon_points: int = 80
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ovam_labeler.settings import Settings
 from token_store.entities import TokenVersion
 
 #: Raised where this program's own way from maps to masks changes, so that old predictions are asked for again.
-MASKS_REVISION = 1
+MASKS_REVISION = 2
 
 _SAMPLE = 4096
 _SAMPLES = 16
@@ -49,6 +49,7 @@ def model_version(
         "threshold": options.threshold,
         "presence": options.presence,
         "words": options.words,
+        "regions": [options.regions, options.max_regions, options.polygon_points],
         "labels": words,
     }
     text = json.dumps(shape, sort_keys=True, ensure_ascii=True)

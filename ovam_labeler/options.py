@@ -10,6 +10,7 @@ from ovam_labeler.errors import BadRequestError
 from ovam_labeler.settings import Settings
 
 _OVERLAPS = ("exclusive", "independent")
+_REGIONS = ("class", "object")
 
 
 def project_options(settings: Settings, stored: Mapping[str, Any] | None = None) -> ProjectOptions:
@@ -23,6 +24,9 @@ def project_options(settings: Settings, stored: Mapping[str, Any] | None = None)
     overlap = given.get("overlap", default.overlap)
     if overlap not in _OVERLAPS:
         raise BadRequestError(f"The option 'overlap' is {overlap!r}; allowed are {' and '.join(_OVERLAPS)}.")
+    regions = given.get("regions", default.regions)
+    if regions not in _REGIONS:
+        raise BadRequestError(f"The option 'regions' is {regions!r}; allowed are {' and '.join(_REGIONS)}.")
     return ProjectOptions(
         method=_name(given, "method", default.method),
         refiner=_name(given, "refiner", default.refiner),
@@ -32,6 +36,9 @@ def project_options(settings: Settings, stored: Mapping[str, Any] | None = None)
         presence=_flag(given, "presence", default.presence),
         words=_flag(given, "words", default.words),
         learning=_flag(given, "learning", default.learning),
+        regions=regions,
+        max_regions=_count(given, "max_regions", default.max_regions, 1, 200),
+        polygon_points=_count(given, "polygon_points", default.polygon_points, 8, 1000),
     )
 
 
@@ -46,6 +53,13 @@ def _flag(given: Mapping[str, Any], key: str, default: bool = True) -> bool:
     value = given.get(key, default)
     if not isinstance(value, bool):
         raise BadRequestError(f"The option '{key}' is {value!r}; true or false is allowed.")
+    return value
+
+
+def _count(given: Mapping[str, Any], key: str, default: int, least: int, most: int) -> int:
+    value = given.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BadRequestError(f"The option '{key}' is {value!r}; a whole number in {least}..{most} is allowed.")
     return value
 
 

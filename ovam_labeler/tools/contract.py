@@ -18,15 +18,50 @@ API_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class ImageField:
+    """A picture a task shows.
+
+    Attributes:
+        name: of the image tag.
+        key: task data key of the image, or of the list of images.
+        many: whether the key holds a list (Label Studio: ``valueList``).
+    """
+
+    name: str
+    key: str
+    many: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A way masks of some labels are drawn on one picture.
+
+    Attributes:
+        name: of the tag that draws.
+        to_name: of the image tag it draws on.
+        form: result type of its regions, e.g. ``"brushlabels"``; ``"brush"`` where the labels are a tag of their own.
+        labels: in the config's order.
+        labels_name: of that other tag, or ``""``.
+    """
+
+    name: str
+    to_name: str
+    form: str
+    labels: tuple[Label, ...]
+    labels_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ParsedConfig:
     """A label config in our terms.
 
     Attributes:
-        labels: in the config's order.
-        image_key: task data key of the image (``image`` for ``value="$image"``).
-        control, to_name: names of the control and image tags a region is written for.
-        region: form of the control, e.g. ``"brushlabels"``.
+        labels: of all controls, each once, in the config's order.
+        image_key: task data key of the (first) image (``image`` for ``value="$image"``).
+        control, to_name: names of the (first) control and image tags a region is written for.
+        region: form of that control, e.g. ``"brushlabels"``.
         notices: one sentence per thing that was ignored.
+        controls, images: all of them, where a tool has more than one.
     """
 
     labels: tuple[Label, ...]
@@ -35,6 +70,8 @@ class ParsedConfig:
     to_name: str
     region: str
     notices: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
+    images: tuple[ImageField, ...] = ()
 
 
 @runtime_checkable

@@ -8,17 +8,17 @@ negative.  Skips, drafts and wholly untouched predictions teach nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
 from ovam_labeler.domain import LoadedImage, Truth
 from ovam_labeler.errors import BadConfigError, BadMaskError, BadRequestError
-from ovam_labeler.tools.contract import ParsedConfig
 from ovam_labeler.tools.label_studio.label_config import parse_label_config
+from ovam_labeler.tools.label_studio.predictions import picture_mark
 from ovam_labeler.tools.label_studio.regions import Region, read_regions, region_mask
+from ovam_labeler.tools.label_studio.task_images import TaskImage, task_images
 from ovam_labeler.truth import build_truths
 from token_store.entities import Correction, NewCorrection, Scope, ServedPrediction
 
@@ -30,11 +30,23 @@ _TOUCHED = ("manual", "prediction-changed")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What an annotation event says: a correction, or why it teaches nothing, with one sentence per skipped region."""
+    """What an annotation event says: a correction for each picture that was corrected, or why it teaches nothing.
 
-    correction: NewCorrection | None
+    Attributes:
+        notes: one sentence per skipped region.
+        untaught: annotation ids under which the task's other pictures would be known: what they taught before an
+            update no longer stands.
+    """
+
+    corrections: tuple[NewCorrection, ...]
     reason: str
     notes: tuple[str, ...] = ()
+    untaught: tuple[str, ...] = ()
+
+    @property
+    def correction(self) -> NewCorrection | None:
+        """Of the first picture that was corrected, usually the only one."""
+        return self.corrections[0] if self.corrections else None
 
 
 def read_event(
@@ -54,22 +66,16 @@ def read_event(
     annotation_id = _identifier(annotation, "annotation")
     task_id = _identifier(task, "task")
     if annotation.get("was_cancelled"):
-        return Reading(None, "The task was skipped.")
+        return Reading((), "The task was skipped.", (), (annotation_id,))
     config_text = str(_mapping(event, "project").get("label_config") or "")
     config = parse_label_config(config_text)
     regions, notes = read_regions(annotation.get("result"))
     known = {label.name for label in config.labels}
-    notes += [
-        f"Region '{r.id}' has the label '{r.label}', which the label config does not have; it was skipped."
-        for r in regions
-        if r.label not in known
-    ]
+    notes += _unknown(regions, known)
     regions = [r for r in regions if r.label in known]
-    labels = _taught(regions, known, served if annotation.get("parent_prediction") is not None else None)
-    if not labels:
-        return Reading(None, "No region was drawn, edited or deleted.", tuple(notes))
     data = _mapping(task, "data")
-    image_ref = image_reference(data, config)
+    pictures = task_images(data, config)
+    given = served if annotation.get("parent_prediction") is not None else None
     payload = {
         "tool": TOOL,
         "annotation": {
@@ -83,44 +89,29 @@ def read_event(
         if served is None
         else {"model_version": served.model_version, "token_versions": dict(served.token_versions)},
     }
-    who = annotation.get("updated_by") or annotation.get("completed_by")
-    return Reading(
-        NewCorrection(
-            scope=scope,
-            annotation_id=annotation_id,
-            updated_at=str(annotation.get("updated_at") or annotation.get("created_at") or ""),
-            task_id=task_id,
-            image_ref=image_ref,
-            payload=payload,
-            labels=tuple(label.name for label in config.labels if label.name in labels),
-            annotator=_annotator(who),
-        ),
-        "",
-        tuple(notes),
-    )
-
-
-def image_reference(data: Mapping[str, Any], config: ParsedConfig) -> str:
-    """How the task names its image, without a user name or password in the URL.
-
-    Raises:
-        BadRequestError: the task has no such field, or it is no text.
-    """
-    value: Any = data.get(config.image_key)
-    if value is None and "." in config.image_key:
-        value = data
-        for part in config.image_key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-    if not isinstance(value, str) or not value.strip():
-        raise BadRequestError(f"The task has no image in its field '{config.image_key}'.")
-    try:
-        parts = urlsplit(value.strip())
-    except ValueError as error:
-        raise BadRequestError(f"The task's field '{config.image_key}' is no usable address.") from error
-    if "@" in parts.netloc:
-        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
-        return urlunsplit(parts)
-    return value.strip()
+    corrections, untaught = [], []
+    for picture in pictures:
+        labels = _taught(_on(regions, picture, pictures), known, _served_on(given, picture, pictures))
+        name = annotation_id + picture.suffix
+        if not labels:
+            untaught.append(name)
+            continue
+        corrections.append(
+            NewCorrection(
+                scope=scope,
+                annotation_id=name,
+                updated_at=str(annotation.get("updated_at") or annotation.get("created_at") or ""),
+                task_id=task_id,
+                image_ref=picture.reference,
+                payload=payload
+                if len(pictures) == 1
+                else {**payload, "picture": {"name": picture.name, "item": picture.item}},
+                labels=tuple(label.name for label in config.labels if label.name in labels),
+                annotator=_annotator(annotation.get("updated_by") or annotation.get("completed_by")),
+            )
+        )
+    reason = "" if corrections else "No region was drawn, edited or deleted."
+    return Reading(tuple(corrections), reason, tuple(notes), tuple(untaught))
 
 
 def truths_of(correction: Correction, image: LoadedImage) -> tuple[list[Truth], list[str]]:
@@ -136,11 +127,8 @@ def truths_of(correction: Correction, image: LoadedImage) -> tuple[list[Truth], 
         known = {label.name for label in parse_label_config(str(correction.payload.get("label_config", ""))).labels}
     except BadConfigError as error:
         return [], [str(error)]
-    notes += [
-        f"Region '{r.id}' has the label '{r.label}', which the label config does not have; it was skipped."
-        for r in regions
-        if r.label not in known
-    ]
+    regions = _on_stored(regions, correction.payload.get("picture"))
+    notes += _unknown(regions, known)
     masks: list[tuple[str, np.ndarray]] = []
     unusable: set[str] = set()
     for region in regions:
@@ -158,6 +146,42 @@ def truths_of(correction: Correction, image: LoadedImage) -> tuple[list[Truth], 
         if truth.mask.all():
             notes.append(f"The regions of '{truth.label}' cover the whole picture, which leaves nothing to learn from.")
     return [truth for truth in truths if not truth.mask.all()], notes
+
+
+def _unknown(regions: list[Region], known: set[str]) -> list[str]:
+    return [
+        f"Region '{r.id}' has the label '{r.label}', which the label config does not have; it was skipped."
+        for r in regions
+        if r.label not in known
+    ]
+
+
+def _on(regions: list[Region], picture: TaskImage, pictures: list[TaskImage]) -> list[Region]:
+    """The regions of one picture; of a task with a single one, all of them."""
+    return regions if len(pictures) == 1 else [r for r in regions if picture.shows(r.to_name, r.item)]
+
+
+def _on_stored(regions: list[Region], picture: object) -> list[Region]:
+    """As :func:`_on`, for a stored correction's picture."""
+    if not isinstance(picture, Mapping):
+        return regions
+    return [r for r in regions if r.to_name == picture.get("name") and (r.item or 0) == (picture.get("item") or 0)]
+
+
+def _served_on(
+    served: ServedPrediction | None, picture: TaskImage, pictures: list[TaskImage]
+) -> ServedPrediction | None:
+    """What was served, with the regions of one picture."""
+    if served is None or len(pictures) == 1:
+        return served
+    marks = {picture_mark(p.suffix) for p in pictures if p.suffix}
+    mine = picture_mark(picture.suffix)
+    kept = {
+        name: label
+        for name, label in served.regions.items()
+        if (name.endswith(mine) if mine else not any(name.endswith(mark) for mark in marks))
+    }
+    return replace(served, regions=kept)
 
 
 def _taught(regions: list[Region], known: set[str], served: ServedPrediction | None) -> set[str]:

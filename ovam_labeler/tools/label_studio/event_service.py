@@ -12,6 +12,7 @@ from ovam_labeler.errors import BadRequestError
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.corrections import read_event
+from ovam_labeler.tools.label_studio.task_images import shows_several
 from ovam_labeler.translate import translate_errors
 from token_store.entities import Scope
 
@@ -65,7 +66,8 @@ class EventService:
             if action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
                 return self._correction(scope, event, updated=action == "ANNOTATION_UPDATED")
             if action in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED"):
-                return self._retract(scope, _ids(event, "annotations"), "The annotation was deleted.")
+                ids = self._with_pictures(scope, event, _ids(event, "annotations"))
+                return self._retract(scope, ids, "The annotation was deleted.")
             if action == "TASKS_DELETED":
                 return self._retract_tasks(scope, set(_ids(event, "tasks")))
             if action == "START_TRAINING":
@@ -88,35 +90,50 @@ class EventService:
         reading = read_event(event, scope, store.last_served(scope, task_id), exhaustive=options.exhaustive)
         for note in reading.notes:
             log.warning("Project %s, task %s: %s", scope, task_id, note)
-        if reading.correction is None:
-            annotation = event["annotation"]
-            if updated:
-                # What the annotator said before no longer stands.
-                store.retract_corrections(scope, [str(annotation["id"])], note=reading.reason)
+        if updated and reading.untaught:
+            # What the annotator said before no longer stands.
+            gone = list(reading.untaught)
+            gone = gone if reading.corrections else self._with_pictures(scope, event, gone)
+            store.retract_corrections(scope, gone, note=reading.reason or "The annotation was changed.")
+        if not reading.corrections:
             return _ignored(reading.reason, reading.notes)
-        new = reading.correction
-        if (image := self._known_image(new.image_ref)) is not None:
-            new = replace(new, payload={**new.payload, "image_sha256": image})
-        correction, job, fresh = store.add_correction(new, job_kind="learn" if options.learning else None)
+        added = []
+        for new in reading.corrections:
+            if (image := self._known_image(new.image_ref)) is not None:
+                new = replace(new, payload={**new.payload, "image_sha256": image})
+            added.append(store.add_correction(new, job_kind="learn" if options.learning else None))
+        fresh = [(correction, job) for correction, job, new in added if new]
         if not fresh:
             return _ignored("This event was stored before.", reading.notes)
-        if job is not None:
+        if any(job is not None for _, job in fresh):
             self._notify()
-        log.info("Correction %d of %s in project %s, task %s.", correction.id, correction.labels, scope, task_id)
-        return Outcome(
-            201,
-            {
-                "status": "stored",
-                "correction": correction.id,
-                "job": None if job is None else job.id,
-                "labels": list(correction.labels),
-                "notes": list(reading.notes),
-            },
-        )
+        for correction, _ in fresh:
+            log.info("Correction %d of %s in project %s, task %s.", correction.id, correction.labels, scope, task_id)
+        correction, job = fresh[0]
+        body = {
+            "status": "stored",
+            "correction": correction.id,
+            "job": None if job is None else job.id,
+            "labels": list(correction.labels),
+            "notes": list(reading.notes),
+        }
+        if len(fresh) > 1:
+            body["corrections"] = [c.id for c, _ in fresh]
+        return Outcome(201, body)
 
     def _retract(self, scope: Scope, annotation_ids: list[str], note: str) -> Outcome:
         changed = self._application.store.retract_corrections(scope, annotation_ids, note=note)
         return Outcome(200, {"status": "retracted", "corrections": [c.id for c in changed]})
+
+    def _with_pictures(self, scope: Scope, event: Mapping[str, Any], ids: list[str]) -> list[str]:
+        """The annotations' ids, and those under which corrections of further pictures of their tasks are known."""
+        project = event.get("project")
+        config = project.get("label_config") if isinstance(project, Mapping) else None
+        if not isinstance(config, str) or not shows_several(config):
+            return ids
+        known = self._application.store.list_corrections(scope, limit=MAX_CORRECTIONS)
+        further = {c.annotation_id for c in known if c.annotation_id.partition("@")[0] in set(ids)}
+        return sorted(further | set(ids))
 
     def _retract_tasks(self, scope: Scope, task_ids: set[str]) -> Outcome:
         known = self._application.store.list_corrections(scope, limit=MAX_CORRECTIONS)

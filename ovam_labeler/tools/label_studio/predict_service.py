@@ -14,9 +14,10 @@ from ovam_labeler.errors import BadRequestError, ModelError, OvamError, StorageF
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
 from ovam_labeler.tools.contract import ParsedConfig
-from ovam_labeler.tools.label_studio.corrections import image_reference
-from ovam_labeler.tools.label_studio.predictions import regions_of, write_prediction
+from ovam_labeler.tools.label_studio.label_config import labels_on
+from ovam_labeler.tools.label_studio.predictions import form_mark, prediction, regions_of, write_image
 from ovam_labeler.tools.label_studio.single_flight import SingleFlight
+from ovam_labeler.tools.label_studio.task_images import TaskImage, task_images
 from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 from ovam_labeler.translate import translate_errors
 from token_store.contract import StoreError
@@ -61,7 +62,8 @@ class PredictService:
     def model_version(self, config: ParsedConfig, scope: Scope, options: ProjectOptions) -> str:
         """The one string of /setup and /predict."""
         with translate_errors():
-            return self._application.proposer.model_version(config.labels, scope, options)
+            version = self._application.proposer.model_version(config.labels, scope, options)
+        return f"{version}{form_mark(config)}"
 
     def answer(
         self, scope: Scope, config_text: str, tasks: Sequence[object], context: Mapping[str, Any] | None = None
@@ -122,12 +124,12 @@ class PredictService:
         data = task.get("data")
         if not isinstance(data, Mapping):
             raise BadRequestError("The task's field 'data' must be an object.")
-        reference = image_reference(data, config)
+        pictures = tuple(task_images(data, config))
         prompt = data.get("prompt") if isinstance(data.get("prompt"), str) else ""
         version = self.model_version(config, scope, options)
-        key = (scope, task_id, reference, prompt, config, options, version)
+        key = (scope, task_id, pictures, prompt, config, options, version)
         return self._flight.get(
-            key, lambda: self._make(scope, config, options, task_id, reference, str(prompt), version)
+            key, lambda: self._make(scope, config, options, task_id, pictures, str(prompt), version)
         )
 
     def _make(
@@ -136,21 +138,34 @@ class PredictService:
         config: ParsedConfig,
         options: ProjectOptions,
         task_id: str,
-        reference: str,
+        pictures: tuple[TaskImage, ...],
         prompt: str,
         version: str,
     ) -> _Made:
-        image = self._tool.load_image(reference)
+        images = [self._tool.load_image(picture.reference) for picture in pictures]
         for _ in range(ATTEMPTS):
             with translate_errors():
-                proposals = self._application.proposer.propose(image, config.labels, scope, options, prompt=prompt)
+                proposals = [
+                    self._application.proposer.propose(
+                        image, labels_on(config, picture.name), scope, options, prompt=prompt
+                    )
+                    for picture, image in zip(pictures, images, strict=True)
+                ]
             now = self.model_version(config, scope, options)
             if now == version:
                 break
             version = now
-        size = (image.height, image.width)
-        prediction = write_prediction(proposals, config, size, version, task_id=task_id)
-        return _Made(prediction, {p.label: p.token_version for p in proposals if p.token_version is not None})
+        written = [
+            (
+                found,
+                write_image(
+                    found, config, picture, (image.height, image.width), version, task_id=task_id, options=options
+                ),
+            )
+            for picture, image, found in zip(pictures, images, proposals, strict=True)
+        ]
+        versions = {p.label: p.token_version for found in proposals for p in found if p.token_version is not None}
+        return _Made(prediction(written, version), versions)
 
     def _served(self, scope: Scope, task: object, made: _Made, config: ParsedConfig) -> ServedPrediction:
         return ServedPrediction(

@@ -1,26 +1,22 @@
-"""Reads the mask regions of an annotation: brush (also magic wand), bitmask and polygon.
+"""Reads the mask regions of an annotation, whatever their form.
 
-Label Studio writes a region of a pair ``Brush`` / ``MagicWand`` + ``Labels`` as two results with one id: one without
+Label Studio writes a region of a pair ``Brush`` / ``MagicWand`` / ... + ``Labels`` as two results with one id: one without
 a label and its twin of type ``labels`` with label and mask.  The twin is read, the other is passed over.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from ovam_labeler.errors import BadMaskError
-from ovam_labeler.tools.label_studio.rle import ALPHA_THRESHOLD, decode_mask
+from ovam_labeler.tools.label_studio.regions import bitmask, brush, polygon
 
-_BITMASK_PREFIX = "data:image/png;base64,"
-_UNLABELED = ("brush", "magicwand", "bitmask", "polygon")
+_UNLABELLED = ("brush", "magicwand", "bitmask", "polygon")
+_READERS = {"rle": brush.read, "imageDataURL": bitmask.read, "points": polygon.read}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +26,7 @@ class Region:
     Attributes:
         origin: ``manual``, ``prediction`` or ``prediction-changed``.
         size: (height, width) the region says of its image, or None where it says nothing.
+        to_name, item: the image tag it lies on, and the place in that tag's list (None where it says nothing).
     """
 
     id: str
@@ -38,6 +35,8 @@ class Region:
     kind: str
     value: Mapping[str, Any]
     size: tuple[int, int] | None
+    to_name: str = ""
+    item: int | None = None
 
 
 def read_regions(result: object) -> tuple[list[Region], list[str]]:
@@ -52,7 +51,7 @@ def read_regions(result: object) -> tuple[list[Region], list[str]]:
         notes.append(f"{len(result) - len(items)} entries of the annotation's result are no regions and were skipped.")
     for item in items:
         kind, name, value = str(item.get("type", "")), str(item.get("id", "")), item.get("value")
-        if kind in _UNLABELED and name in labelled:
+        if kind in _UNLABELLED and name in labelled:
             continue
         texts = value.get(kind) if isinstance(value, Mapping) else None
         if not isinstance(value, Mapping) or _form(value) is None:
@@ -60,8 +59,10 @@ def read_regions(result: object) -> tuple[list[Region], list[str]]:
         elif not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t for t in texts):
             notes.append(f"Region '{name}' has no label and was skipped.")
         else:
-            origin, size = str(item.get("origin", "manual")), _size(item)
-            regions += [Region(name, text, origin, kind, value, size) for text in texts]
+            origin, index = str(item.get("origin", "manual")), item.get("item_index")
+            place = index if isinstance(index, int) and not isinstance(index, bool) else None
+            on = str(item.get("to_name") or "")
+            regions += [Region(name, text, origin, kind, value, _size(item), on, place) for text in texts]
     return regions, notes
 
 
@@ -77,53 +78,17 @@ def region_mask(region: Region, height: int, width: int) -> np.ndarray:
             f"the image has {width}x{height}."
         )
     form = _form(region.value)
-    if form == "rle":
-        return decode_mask(region.value["rle"], height, width)
-    if form == "bitmask":
-        return _bitmask(region.value["imageDataURL"], height, width)
-    return _polygon(region.value["points"], height, width)
+    if form is None:
+        raise BadMaskError(f"Region '{region.id}' of '{region.label}' holds no mask.")
+    return _READERS[form](region.value, height, width)
 
 
 def _form(value: Mapping[str, Any]) -> str | None:
-    if "rle" in value:
-        return "rle"
-    if "imageDataURL" in value:
-        return "bitmask"
-    if "points" in value and value.get("closed", True) is not False:
-        return "polygon"
-    return None
+    if value.get("closed", True) is False:
+        return None
+    return next((key for key in _READERS if key in value), None)
 
 
 def _size(item: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = item.get("original_height"), item.get("original_width")
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
-
-
-def _bitmask(url: object, height: int, width: int) -> np.ndarray:
-    if not isinstance(url, str) or not url.startswith(_BITMASK_PREFIX):
-        raise BadMaskError("The region's imageDataURL must be a base64 PNG.")
-    try:
-        with Image.open(
-            io.BytesIO(base64.b64decode(url[len(_BITMASK_PREFIX) :], validate=True)), formats=["PNG"]
-        ) as image:
-            if image.size != (width, height):
-                raise BadMaskError(
-                    f"The region's bitmask has {image.size[0]}x{image.size[1]} pixels; the image has {width}x{height}."
-                )
-            return np.asarray(image.convert("RGBA"))[..., 3] >= ALPHA_THRESHOLD
-    except (binascii.Error, UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise BadMaskError("The region's imageDataURL is no readable PNG.") from error
-
-
-def _polygon(points: object, height: int, width: int) -> np.ndarray:
-    """Points are percent of the image's width and height."""
-    try:
-        corners = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise BadMaskError("The region's polygon points must be pairs of numbers.") from error
-    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
-        raise BadMaskError("The region's polygon needs at least three points of two finite numbers.")
-    pixels = np.clip(corners, -100.0, 200.0) * (width / 100.0, height / 100.0)
-    canvas = Image.new("1", (width, height))
-    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in pixels], fill=1)
-    return np.asarray(canvas, dtype=bool)
