@@ -40,16 +40,23 @@ $(LABEL_STUDIO_VENV)/.installed-$(LABEL_STUDIO_VERSION):
 
 install-label-studio: $(LABEL_STUDIO_VENV)/.installed-$(LABEL_STUDIO_VERSION) ## Make Label Studio's own environment
 
+.PHONY: install-postgresql
+install-postgresql: ## PostgreSQL's programs for the tests, which start a server of their own (root on Debian or Ubuntu)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } \
+	  || { [ -z "$$OVAM_REQUIRE_POSTGRES" ] && echo "PostgreSQL cannot be installed here; its tests will be skipped."; }
+
 demo: install install-label-studio ## Start the whole loop in the browser on this machine
 	$(HOST_THREADS) $(VENV)/bin/ovam-labeler demo
 
 demo-check: install install-label-studio ## Play the annotator and write REPORT=folder (SEED=N)
 	$(HOST_THREADS) $(VENV)/bin/ovam-labeler demo --headless --report "$(REPORT)" --seed "$(SEED)"
 
-test: install install-label-studio ## All tests
+test: install install-label-studio install-postgresql ## All tests
 	$(HOST_THREADS) $(PY) -m pytest
 
-test-fast: install ## Tests without the real Label Studio and without slow ones
+test-fast: install install-postgresql ## Tests without the real Label Studio and without slow ones
 	$(HOST_THREADS) $(PY) -m pytest -m "not real_label_studio and not slow"
 
 lint: install ## ruff, mypy, import rules, compose and Dockerfile
@@ -67,7 +74,7 @@ format: install ## Reformat the code
 bench: install ## Benchmarks as ratios in one run (JSON=file to keep them)
 	$(HOST_THREADS) $(PY) -m benchmarks $(if $(JSON),--json "$(JSON)")
 
-soak: install install-label-studio ## The long runs
+soak: install install-label-studio install-postgresql ## The long runs
 	$(HOST_THREADS) OVAM_SOAK=1 $(PY) -m pytest tests/soak
 
 docs: install ## Regenerate the generated parts of docs/ (CLI help, settings)
