@@ -1,4 +1,4 @@
-"""Batches of scene pairs from the pool."""
+"""Batches of scene pairs from the pool, all of one size in a batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pool import GRID, NOTHING, SLOTS, WORDLESS
+from .pool import NOTHING, SLOTS, WORDLESS
 from .sources import run_folder
 
 
@@ -16,21 +16,21 @@ from .sources import run_folder
 class Batch:
     """B scenes; scenes 2i and 2i+1 share the object of slot 0."""
 
-    latents: Tensor  # (B, 16, GRID, GRID)
-    masks: Tensor  # (B, SLOTS, GRID, GRID), 0..1
+    latents: Tensor  # (B, 16, G, G), G cells a side
+    masks: Tensor  # (B, SLOTS, G, G), 0..1
     concepts: np.ndarray  # (B, SLOTS)
     wordless: Tensor  # (B,) bool
 
     @property
     def foreground(self) -> Tensor:
-        """(B, 1, GRID, GRID): any object."""
+        """(B, 1, G, G): any object."""
         used = torch.from_numpy(self.concepts != NOTHING)[..., None, None]
         return (self.masks * used).sum(1, keepdim=True).clamp(max=1)
 
     def targets(self, words: list[int]) -> Tensor:
-        """(B, W, GRID, GRID): the mask of each word in each scene."""
+        """(B, W, G, G): the mask of each word in each scene."""
         place = {c: k for k, c in enumerate(words)}
-        result = torch.zeros(len(self.latents), len(words), GRID, GRID)
+        result = torch.zeros(len(self.latents), len(words), *self.masks.shape[2:])
         for b in range(len(self.latents)):
             for s in range(SLOTS):
                 if self.concepts[b, s] >= 0:
@@ -38,26 +38,24 @@ class Batch:
         return result
 
 
+Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # latents, masks, concepts
+
+
 class Pool:
-    """Parts on disk, drawn without replacement in random order; a fixed share of the pairs is wordless."""
+    """Parts on disk, drawn without replacement in random order; a fixed share of the pairs is wordless.
+
+    Parts that appear while training goes on are taken up whenever a queue runs empty.
+    """
 
     def __init__(self, rng: np.random.Generator, wordless_share: float) -> None:
-        self.rng, self.share = rng, wordless_share
-        folder = run_folder() / "pool"
-        self.parts: dict[bool, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-        self.pairs: dict[bool, np.ndarray] = {}
-        for wordless, kind in ((False, "plain"), (True, "new")):
-            names = sorted(p.name.split(".")[1] for p in folder.glob(f"z.{kind}*.npy"))
-            self.parts[wordless] = [
-                tuple(np.load(folder / f"{k}.{n}.npy", mmap_mode="r") for k in "zmc") for n in names
-            ]
-            self.pairs[wordless] = np.cumsum([0] + [len(p[2]) // 2 for p in self.parts[wordless]])
-        self.queue: dict[bool, list[int]] = {False: [], True: []}
+        self.rng, self.share, self.folder = rng, wordless_share, run_folder() / "pool"
+        self.parts: dict[str, Part] = {}
+        self.queue: dict[tuple[int, str], list[tuple[str, int]]] = {}
 
-    def draw(self, pairs: int) -> Batch:
-        """``pairs`` pairs, the wordless ones first."""
+    def draw(self, pairs: int, size: int) -> Batch:
+        """``pairs`` pairs of scenes of ``size`` pixels a side, the wordless ones first."""
         new = int(pairs * self.share) + (self.rng.random() < pairs * self.share % 1)
-        rows = [self._next(k < new) for k in range(pairs)]
+        rows = [self._next(size, "new" if k < new else "plain") for k in range(pairs)]
         latents, masks, concepts = (
             np.concatenate([np.asarray(part[k][2 * i : 2 * i + 2]) for part, i in rows]) for k in range(3)
         )
@@ -65,12 +63,26 @@ class Pool:
             torch.from_numpy(latents).float(),
             torch.from_numpy(masks).float() / 255,
             concepts,
-            torch.from_numpy(concepts[:, 0] == WORDLESS),
+            torch.from_numpy(concepts[:, 0] <= WORDLESS),
         )
 
-    def _next(self, wordless: bool) -> tuple[tuple[np.ndarray, ...], int]:
-        if not self.queue[wordless]:
-            self.queue[wordless] = self.rng.permutation(self.pairs[wordless][-1]).tolist()
-        i = self.queue[wordless].pop()
-        part = int(np.searchsorted(self.pairs[wordless], i, "right")) - 1
-        return self.parts[wordless][part], int(i - self.pairs[wordless][part])
+    def has(self, size: int) -> bool:
+        """Whether scenes of this size are there, with words and without."""
+        return all(any(self.folder.glob(f"z.{kind}{size}-*.npy")) for kind in ("plain", "new"))
+
+    def _next(self, size: int, kind: str) -> tuple[Part, int]:
+        queue = self.queue.setdefault((size, kind), [])
+        if not queue:
+            names = sorted(p.name.split(".")[1] for p in self.folder.glob(f"z.{kind}{size}-*.npy"))
+            if not names:
+                raise FileNotFoundError(f"no pool part {kind}{size}-* in {self.folder}; run the pool stage")
+            rows = [(name, i) for name in names for i in range(len(self._part(name)[2]) // 2)]
+            queue += [rows[k] for k in self.rng.permutation(len(rows))]
+        name, i = queue.pop()
+        return self._part(name), i
+
+    def _part(self, name: str) -> Part:
+        if name not in self.parts:
+            z, m, c = (np.load(self.folder / f"{k}.{name}.npy", mmap_mode="r") for k in "zmc")
+            self.parts[name] = z, m, c
+        return self.parts[name]

@@ -57,9 +57,25 @@ def code_of(hexcode: str) -> str:
     return "-".join(part for part in hexcode.lower().split("-") if part != "fe0f")
 
 
+def load_people() -> list[Concept]:
+    """People by role and activity (no skin tones, no gendered twins), in the same form as :func:`load_concepts`."""
+    people = {"person", "person-role", "person-fantasy", "person-activity", "person-sport", "person-resting"}
+    chosen = []
+    for row, subgroup in _rows():
+        words = row["label"].lower().replace(":", " ").split()
+        if subgroup in people and not {"man", "men", "woman", "women", "person"} & set(
+            words[:1] if len(words) > 1 else ()
+        ):
+            chosen.append(Concept(code_of(row["hexcode"]), row["label"].lower(), tags=list(row.get("tags", []))))
+    return _drawn(chosen)
+
+
 def load_concepts() -> list[Concept]:
     """Concepts with names and, per style that draws them, an SVG text or an image path."""
-    concepts = _select()
+    return _drawn(_select())
+
+
+def _drawn(concepts: list[Concept]) -> list[Concept]:
     sets = {style.name: _IconSet(style.package) for style in STYLES if style.name != "fluent3d"}
     shortcodes = _shortcodes()
     for concept in concepts:
@@ -85,14 +101,19 @@ def load_concepts() -> list[Concept]:
     return concepts
 
 
-def _select() -> list[Concept]:
+def _rows() -> list[tuple[dict, str]]:
+    """Every emoji's entry and its subgroup."""
     folder = package_folder(NAMES_PACKAGE)
-    rows = json.loads((folder / "en/data.json").read_text())
     groups = json.loads((folder / "meta/groups.json").read_text())
     subgroups = {int(key): value for key, value in groups["subgroups"].items()}
+    rows = json.loads((folder / "en/data.json").read_text())
+    return [(row, subgroups.get(row.get("subgroup"), "")) for row in rows]
+
+
+def _select() -> list[Concept]:
     chosen = []
-    for row in rows:
-        group, subgroup = row.get("group"), subgroups.get(row.get("subgroup"), "")
+    for row, subgroup in _rows():
+        group = row.get("group")
         wanted = (
             group in (3, 4, 5, 6, 7)
             or subgroup in ("body-parts", "face-costume")

@@ -1,6 +1,6 @@
 """Stage ``data``: fetch the emoji packages, draw every concept in every style, save sprites, names and the split.
 
-Writes ``sprites.npy`` (N, 96, 96, 4), ``table.npy`` (concept, style) and ``meta.json``, ``split.json``.
+Writes ``sprites.npy`` (N, 128, 128, 4), ``table.npy`` (concept, style) and ``meta.json``, ``split.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .concepts import Concept, load_concepts
 from .sources import NAMES_PACKAGE, STYLES, package_folder, run_folder
 from .split import make_split
 
-SPRITE_SIZE = 96
+SPRITE_SIZE = 128
 FEWEST_STYLES = 4
 
 

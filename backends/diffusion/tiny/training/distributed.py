@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -29,6 +31,19 @@ def start(module: str, arguments: Sequence[str], processes: int = 2) -> None:
     subprocess.run([*command, *arguments], check=True, env=environment)
 
 
+class Clock:
+    """Minutes of training; a gap longer than ``most`` seconds between two looks (a stopped process) counts as ``most``."""
+
+    def __init__(self, minutes: float, most: float = 10.0) -> None:
+        self.seconds, self.most, self.last = minutes * 60, most, time.time()
+
+    def minutes(self) -> float:
+        now = time.time()
+        self.seconds += min(self.most, now - self.last)
+        self.last = now
+        return self.seconds / 60
+
+
 def is_worker() -> bool:
     """Whether this process was started by :func:`start`."""
     return "RANK" in os.environ
@@ -37,7 +52,7 @@ def is_worker() -> bool:
 def join() -> tuple[int, int]:
     """Join the group; returns (rank, number of processes)."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=timedelta(hours=4))  # a stopped process is waited for
     return dist.get_rank(), dist.get_world_size()
 
 

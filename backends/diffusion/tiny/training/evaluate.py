@@ -75,7 +75,7 @@ class Evaluation:
         self.presence = {key: calibration.get(key) for key in ("word_presence", "token_presence")}
         self.known = Bench(("known_validation",), weights), Bench(("known_test",), weights)
         self.novel = Bench(("novel_validation",), weights), Bench(("novel_test",), weights)
-        self.labels, self.base = self.known[0].library.labels, self.known[0].library.base
+        self.labels, self.base = self.known[0].library.labels, self.known[0].library.known
         self.words = [self.labels[c] for c in self.base]
         self.table = Table(calibration)
 

@@ -26,7 +26,7 @@ from .vocabulary import ANYTHING, MOST_NAMES
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 NAME, VERSION, MOST_BYTES = "ovam-tiny", 1, 25_000_000
-CHECKPOINTS = ("unet-tokens.pt", "unet-words.pt")  # newest first
+CHECKPOINTS = ("unet-finer.pt", "unet-tokens.pt", "unet-words.pt")  # newest first
 
 
 def newest_checkpoint() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The UNet with its cross-attention queries kept, and attribution maps as differentiable functions of text tokens.
 
-Shapes: B scenes, h heads, N pixels of a layer, d head width, E text width, W words. Maps are (B, W, 16, 16).
+Shapes: B scenes, h heads, N pixels of a layer, d head width, E text width, W words. Maps are (B, W, G, G), G cells a
+side of the latents (16 at 128 pixels).
 Layers are those of the down and up blocks; the middle block is left out.
 """
 
@@ -97,12 +98,12 @@ class Grounding(nn.Module):
 
     def fold(self, scores: list[Tensor]) -> Tensor:
         """Summed logit of all heads and layers times the gain, as a map."""
-        return self.log_gain.exp() * mean_of([to_grid(s.mean(1)) for s in scores])
+        return self.log_gain.exp() * mean_of(to_grid([s.mean(1) for s in scores]))
 
     def pair_maps(self, queries: list[Tensor], tokens: Tensor, start: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """Two-token maps: per head the softmax over {start, token}, averaged. Also per layer, and folded (logits)."""
         scores = self.logits(queries, tokens - start)
-        layers = [to_grid(torch.sigmoid(s).mean(1)) for s in scores]
+        layers = to_grid([torch.sigmoid(s).mean(1) for s in scores])
         return mean_of(layers), layers, self.fold(scores)
 
 
@@ -111,12 +112,16 @@ def mean_of(values: list[Tensor]) -> Tensor:
     return torch.stack(values).mean(0)
 
 
-def to_grid(values: Tensor) -> Tensor:
-    """(B, N, W) values of a layer to (B, W, GRID, GRID)."""
-    batch, pixels, count = values.shape
-    side = math.isqrt(pixels)
-    maps = values.transpose(1, 2).reshape(batch, count, side, side)
-    return maps if side == GRID else F.interpolate(maps, (GRID, GRID), mode="bilinear", align_corners=False)
+def to_grid(values: list[Tensor]) -> list[Tensor]:
+    """(B, N, W) values of square layers as (B, W, G, G) maps of the finest layer's size."""
+    finest = math.isqrt(max(v.shape[1] for v in values))
+    maps = []
+    for v in values:
+        batch, pixels, count = v.shape
+        side = math.isqrt(pixels)
+        own = v.transpose(1, 2).reshape(batch, count, side, side)
+        maps.append(own if side == finest else F.interpolate(own, (finest, finest), mode="bilinear"))
+    return maps
 
 
 def alphas_cumulative(steps: int = 1000) -> Tensor:

@@ -11,43 +11,58 @@ from torch import Tensor
 
 from .batches import Batch
 from .grounding import Grounding, alphas_cumulative, cross_entropy, mean_of, to_grid
+from .library import Library
+from .pool import NOTHING, WORDLESS, disguised
 from .vocabulary import Encoded, Speaker
+
+RANK_GAIN = 1.5  # sharpens the odds between words
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What counts how much. ``full`` adds the two-token maps and the episodes (phase 2), ramped in."""
+    """What counts how much. ``full`` adds the two-token maps and the episodes (phase 2), ramped in.
+
+    ``rank``: at an object's pixels its own word's map shall beat every other word's. ``peak``: the highest 2 % of a map
+    shall say whether the word is there. Of ``words`` candidates ``rivals`` are lookalikes and words of near meaning.
+    ``times``: the range of noise levels where maps are read; a share ``high`` of the scenes takes any level.
+    """
 
     full: bool
     ramp: float = 1.0
     denoise: float = 0.3
     absent: float = 4.0
-    softmax: float = 0.5
+    rank: float = 0.5
+    peak: float = 0.4
     words: int = 64
-    time_limit: int = 80
+    rivals: int = 24
+    times: tuple[int, int] = (0, 80)
+    high: float = 0.2
     spoken: float = 0.3
 
 
 class Objective:
     """Callable on batches; ``log`` holds the figures of the last call."""
 
-    def __init__(self, net: Grounding, speaker: Speaker, base: list[int], rng: np.random.Generator) -> None:
-        self.net, self.speaker, self.base, self.rng = net, speaker, np.array(base), rng
+    def __init__(self, net: Grounding, speaker: Speaker, library: Library, rng: np.random.Generator) -> None:
+        self.net, self.speaker, self.rng = net, speaker, rng
+        self.base, self.known, self.conflicts = np.array(library.base), np.array(library.known), library.conflicts
+        near = speaker.near(library.base)
+        self.rivals = {c: np.concatenate([library.alike[c], near[c]]) for c in library.base}
         self.alphas = alphas_cumulative()
         self.log: dict[str, float] = {}
 
     def __call__(self, batch: Batch, w: Weights) -> Tensor:
         """Total loss."""
         net, rng, count = self.net, self.rng, len(batch.latents)
-        words = self._candidates(batch, w.words)
+        words = self._candidates(batch, w)
         spoken = (rng.random(count) < w.spoken) & ~batch.wordless.numpy()
         prompts = ["", *(self.speaker.scene_prompt(batch.concepts[b].tolist(), rng) for b in np.flatnonzero(spoken))]
         text = self.speaker(words, prompts, rng)
         which = torch.zeros(count, dtype=torch.long)
         which[torch.from_numpy(spoken)] = torch.arange(1, len(prompts))
-        # mostly little noise (where maps are read), one pair in five at any level
-        time = torch.randint(0, w.time_limit, (count,))
-        high = 2 * max(1, round(count / 2 * 0.2))
+        # mostly little noise (where maps are read), some pairs at any level
+        time = torch.randint(*w.times, (count,))
+        high = 2 * max(1, round(count / 2 * w.high))
         time[-high:] = torch.randint(0, 1000, (high,))
         alpha = self.alphas[time].view(-1, 1, 1, 1)
         noise = torch.randn_like(batch.latents)
@@ -58,7 +73,7 @@ class Objective:
         snr = (alpha / (1 - alpha)).flatten()
         denoise = (((out.float() - velocity) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
         scene = alpha.sqrt().flatten() * (time < 600)  # how far a scene's maps can be trusted
-        low = time < w.time_limit
+        low = time < w.times[1]
         self.log = {"den": float(denoise.detach())}
         grounding, maps = self._words(batch, words, text, queries, scene, low, w)
         loss = w.denoise * denoise + grounding
@@ -66,10 +81,20 @@ class Objective:
             loss = loss + w.ramp * self._episodes(batch, words, text, queries, scene, low, w, maps)
         return loss
 
-    def _candidates(self, batch: Batch, count: int) -> list[int]:
+    def _candidates(self, batch: Batch, w: Weights) -> list[int]:
+        """The batch's own concepts, rivals of them, and random others, none in conflict with an own one."""
         own = list(dict.fromkeys(batch.concepts[batch.concepts >= 0].tolist()))
-        extra = [int(c) for c in self.rng.choice(self.base, count, replace=False) if c not in own]
-        return (own + extra)[: max(count, len(own))]
+        taken = {*own, *(o for c in own for o in self.conflicts[c])}
+        chosen = list(own)
+        near = np.concatenate([self.rivals[c] for c in own]) if own else self.base
+        for pool, most in ((near, min(w.words, len(own) + w.rivals)), (self.known, w.words), (self.base, w.words)):
+            for c in self.rng.permutation(pool).tolist():
+                if len(chosen) >= most:
+                    break
+                if c not in taken:
+                    taken.add(c)
+                    chosen.append(c)
+        return chosen
 
     def _words(
         self,
@@ -87,14 +112,18 @@ class Objective:
         wanted = torch.cat([targets, foreground], 1)
         present = (wanted.sum((2, 3)) > 0).float()
         trust = scene[:, None].repeat(1, n + 1)
-        trust[batch.wordless, :n] = 0  # objects without a word: only "thing" may be judged
+        for b, some in enumerate(batch.concepts.tolist()):
+            shown = {c if c >= 0 else disguised(c) for c in some if c != NOTHING}
+            if WORDLESS in some:  # nobody knows what is shown: only "thing" may be judged
+                trust[b, :n] = 0
+                continue
+            unfair = set().union(*(self.conflicts[c] for c in shown)) | shown - set(some)
+            trust[b, [k for k, word in enumerate(words) if word in unfair and word not in some]] = 0
         if w.full:
             scores = net.logits(queries, text.pieces - text.start)
-            layers = [to_grid(torch.sigmoid(s).mean(1) @ text.average) for s in scores]
+            layers = to_grid([torch.sigmoid(s).mean(1) @ text.average for s in scores])
             pair = mean_of(layers)
-            folded = net.log_gain.exp() * mean_of([to_grid(s.mean(1) @ text.average) for s in scores])
-            rivals = net.logits(queries, torch.cat([text.start[None], text.mean[:-1]]))
-            soft = mean_of([to_grid(F.softmax(s, -1).mean(1)) for s in rivals])
+            folded = net.log_gain.exp() * mean_of(to_grid([s.mean(1) @ text.average for s in scores]))
         else:
             folded = net.fold(net.logits(queries, text.mean - text.start))
         loss = 0.5 * w.ramp * balanced(torch.sigmoid(folded), wanted, present, trust, w.absent)
@@ -102,22 +131,28 @@ class Objective:
         share = share / share.sum(1, keepdim=True).clamp(min=1)
         pixels = 1 + 1.5 * foreground[:, 0]
         rows = scene * ~batch.wordless
-        competing = F.log_softmax(torch.cat([torch.zeros(count, 1, *folded.shape[2:]), folded[:, :-1]], 1), 1)
+        fair = folded[:, :-1].masked_fill(trust[:, :n, None, None] == 0, -20)
+        competing = F.log_softmax(torch.cat([torch.zeros(count, 1, *folded.shape[2:]), fair], 1), 1)
         folded_ce = ((-(share * competing).sum(1) * pixels).mean((1, 2)) * rows).mean()
         loss = loss + folded_ce
         judged = torch.sigmoid(folded)
         if w.full:
-            soft_ce = ((-(share * (soft + 1e-5).log()).sum(1) * pixels).mean((1, 2)) * rows).mean()
+            clamped = pair[:, :-1].clamp(1e-4, 1 - 1e-4)
+            odds = torch.log(clamped / (1 - clamped)).masked_fill(trust[:, :n, None, None] == 0, -20)
+            owned = targets / targets.sum(1, keepdim=True).clamp(min=1)
+            weight = owned.sum(1) * rows[:, None, None]
+            rank = (-(owned * F.log_softmax(RANK_GAIN * odds, 1)).sum(1) * weight).sum() / (weight.sum() + 1e-6)
             each = mean_of([balanced(layer, wanted, present, trust, w.absent) for layer in layers])
             whole = balanced(pair, wanted, present, trust, w.absent)
-            loss = loss + w.ramp * (whole + 0.5 * each + w.softmax * soft_ce)
+            peak = peaks(pair, present, trust)
+            loss = loss + w.ramp * (whole + 0.5 * each + w.rank * rank + w.peak * peak)
+            self.log |= {"pair": float(whole.detach()), "rank": float(rank.detach()), "peak": float(peak.detach())}
             judged = pair
-            self.log |= {"pair": float(whole), "ce": float(soft_ce)}
         with torch.no_grad():
             seen = (foreground[:, 0] > 0.8) & (low & ~batch.wordless)[:, None, None]
             hit = folded[:, :-1].argmax(1) == targets.argmax(1)
             self.log |= {
-                "cf": float(folded_ce),
+                "cf": float(folded_ce.detach()),
                 "accf": float(hit[seen].float().mean()),
                 "wiou": overlap(judged[:, :n], targets, (present[:, :n] > 0) & low[:, None]),
                 "tiou": overlap(judged[:, n:], foreground, low[:, None]),
@@ -164,8 +199,12 @@ class Objective:
                 balanced(maps, wanted, present, trust, w.absent)
                 + 0.5 * each
                 + 0.5 * balanced(torch.sigmoid(folded), wanted, present, trust, w.absent)
+                + w.peak * peaks(maps, present, trust)
             )
-        self.log |= {"epi": float(loss), "eiou": overlap(maps.detach(), wanted, (present > 0) & low[0::2, None])}
+        self.log |= {
+            "epi": float(loss.detach()),
+            "eiou": overlap(maps.detach(), wanted, (present > 0) & low[0::2, None]),
+        }
         return loss
 
 
@@ -176,6 +215,16 @@ def balanced(maps: Tensor, wanted: Tensor, present: Tensor, trust: Tensor, absen
     )
     away = 1 - present
     return (error * present).sum() / (present.sum() + 1e-6) + absent * (error * away).sum() / (away.sum() + 1e-6)
+
+
+def peaks(maps: Tensor, present: Tensor, trust: Tensor, share: float = 0.02) -> Tensor:
+    """Cross-entropy of the mean of each map's highest ``share`` against presence, both answers counting the same."""
+    values = maps.flatten(2)
+    top = values.topk(max(1, round(values.shape[2] * share)), 2).values.mean(2)
+    error = cross_entropy(top, present) * (trust if trust.dim() == 2 else trust[:, None])
+    fair = (trust if trust.dim() == 2 else trust[:, None]).gt(0) * torch.ones_like(present)
+    here, away = present * fair, (1 - present) * fair
+    return (error * here).sum() / (here.sum() + 1e-6) + (error * away).sum() / (away.sum() + 1e-6)
 
 
 def overlap(maps: Tensor, wanted: Tensor, chosen: Tensor) -> float:

@@ -1,13 +1,15 @@
 """Stage ``pool``: compose the training scenes once, as latents, mask fractions and concept numbers.
 
-A part is named ``plainK`` (objects with words) or ``newK``: objects that are recoloured, mirrored or turned the
+A part is named ``plainSIZE-K`` (objects with words) or ``newSIZE-K``: objects that are recoloured, mirrored or turned the
 same way in both scenes of a pair. Those are *new* concepts without a word; without them novel objects are learned
-away as background. Rows 2i and 2i+1 share the concept of slot 0.
+away as background. Rows 2i and 2i+1 share the concept of slot 0. A disguised concept c is kept as ``disguised(c)``: its
+own word is neither right nor wrong for it, every other known word is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from dataclasses import dataclass
 
@@ -16,13 +18,15 @@ import numpy as np
 import torch
 
 from .autoencoder import LATENT_CHANNELS, encode, load_autoencoder
-from .composer import compose, hue_rotation
-from .library import Library, Scene
+from .composer import hue_rotation
+from .library import Library, Scene, composed
 from .sources import run_folder
 
-GRID = 16  # latents and mask fractions are GRID x GRID
+FACTOR = 8  # pixels of a latent cell's side
+GRID = 16  # cells of a side at the native 128 pixels
 SLOTS = 4  # most objects in a scene
-NOTHING, WORDLESS = -1, -2
+NOTHING, WORDLESS = -1, -2  # below WORDLESS: a disguised concept
+PARTS = ("plain160-0=9000", "new160-0=3000", "plain160-1=9000", "new160-1=3000", "plain224-0=4000", "new224-0=1200")
 
 
 @dataclass(frozen=True)
@@ -55,55 +59,65 @@ class Disguise:
         return np.rot90(result[::-1] if self.flip else result, self.quarter_turns)
 
 
-def wordless_pair(library: Library, rng: np.random.Generator, concept: int) -> list[Scene]:
+def disguised(concept: int) -> int:
+    """How a concept in disguise is kept; its own inverse."""
+    return WORDLESS - 1 - concept
+
+
+def wordless_pair(library: Library, rng: np.random.Generator, concept: int, size: int = 128) -> list[Scene]:
     """Two scenes with the same disguised concept; distractors are often disguised too, now and then as the same
     concept in another disguise (a hard one)."""
     disguise, scenes = Disguise.draw(rng), []
     for _, row in library.two_of(concept, rng):
-        sprites = [disguise(library.pixels[row])]
+        sprites, origins = [disguise(library.pixels[row])], [concept]
         for _ in range(int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))):
-            other = library.base[rng.integers(len(library.base))]
+            other = library.distractor(concept, rng)
             if rng.random() < 0.08:
                 drawings = library.train[concept]
                 sprites.append(Disguise.draw(rng)(library.pixels[drawings[rng.integers(len(drawings))][1]]))
+                origins.append(concept)
                 continue
             drawings = library.train[other]
             sprite = library.pixels[drawings[rng.integers(len(drawings))][1]]
             sprites.append(Disguise.draw(rng)(sprite) if rng.random() < 0.6 else sprite)
-        image, masks = compose(sprites, rng)
-        scenes.append(Scene(image, masks, [WORDLESS] * len(sprites)))
+            origins.append(other)
+        scenes.append(Scene(*composed(sprites, rng, size), [disguised(c) for c in origins]))
     return scenes
 
 
 def fractions(masks: np.ndarray) -> np.ndarray:
-    """Visible share of each grid cell, uint8 0..255, (n, GRID, GRID)."""
+    """Visible share of each latent cell, uint8 0..255, (n, H / 8, W / 8)."""
     n, height, width = masks.shape
-    cells = masks.reshape(n, GRID, height // GRID, GRID, width // GRID).mean((2, 4))
+    cells = masks.reshape(n, height // FACTOR, FACTOR, width // FACTOR, FACTOR).mean((2, 4))
     return np.round(cells * 255).astype(np.uint8)
 
 
 def build(part: str, pairs: int) -> None:
     """Compose and encode one part; written under its final name only when complete."""
     torch.set_num_threads(1)
-    kind, number = part.rstrip("0123456789"), int(part.lstrip("abcdefghijklmnopqrstuvwxyz"))
-    wordless = {"plain": False, "new": True}[kind]
+    match = re.fullmatch(r"(plain|new)(\d+)-(\d+)", part)
+    if match is None or int(match[2]) % (2 * FACTOR):
+        raise ValueError(f"pool part {part!r}: plainSIZE-K or newSIZE-K is needed, SIZE a multiple of {2 * FACTOR}")
+    wordless, size, number = match[1] == "new", int(match[2]), int(match[3])
+    grid = size // FACTOR
     library, folder = Library(), run_folder() / "pool"
     folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng((5000 if wordless else 1000) + number)
+    rng = np.random.default_rng([5000 if wordless else 1000, size, number])
     model, total = load_autoencoder(), 2 * pairs
     latents = np.lib.format.open_memmap(
-        folder / f"z.{part}.tmp", "w+", np.float16, (total, LATENT_CHANNELS, GRID, GRID)
+        folder / f"z.{part}.tmp", "w+", np.float16, (total, LATENT_CHANNELS, grid, grid)
     )
-    masks = np.zeros((total, SLOTS, GRID, GRID), np.uint8)
+    masks = np.zeros((total, SLOTS, grid, grid), np.uint8)
     concepts = np.full((total, SLOTS), NOTHING, np.int16)
     queue: list[int] = []
     images: list[np.ndarray] = []
     begin, at = time.time(), 0
     for i in range(pairs):
         if not queue:
-            queue = rng.permutation(library.base).tolist()
+            further = [c for c in library.base if c not in set(library.known) and rng.random() < 0.5]
+            queue = rng.permutation(library.known + further).tolist()
         concept = queue.pop()
-        scenes = wordless_pair(library, rng, concept) if wordless else library.pair(rng, concept)
+        scenes = (wordless_pair if wordless else Library.pair)(library, rng, concept, size)
         for k, scene in enumerate(scenes):
             count = len(scene.concepts)
             concepts[2 * i + k, :count] = scene.concepts
@@ -124,8 +138,8 @@ def build(part: str, pairs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="*", help="NAME=PAIRS, e.g. plain0=5200 new0=4000", default=[])
-    for item in parser.parse_args().part or ["plain0=13000", "plain1=13000", "new0=4000", "new1=4000"]:
+    parser.add_argument("part", nargs="*", help="NAME=PAIRS, e.g. plain160-0=5200 new224-1=4000", default=[])
+    for item in parser.parse_args().part or PARTS:
         name, pairs = item.split("=")
         build(name, int(pairs))
 

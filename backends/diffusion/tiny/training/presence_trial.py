@@ -31,7 +31,7 @@ class Trials:
 def known_trials(bench: Bench, rng: np.random.Generator, kinds: str = "T") -> Trials:
     """Known words on scenes of known concepts: those that are there, and random other known words."""
     trials = Trials([], [], [])
-    labels, base = bench.library.labels, bench.library.base
+    labels, base = bench.library.labels, bench.library.known
     for row in np.where(np.isin(bench.kind, list(kinds)))[0]:
         inside = [int(bench.concept[row]), *(int(d) for d in bench.distractors[row] if d >= 0)]
         asked = _asked(inside, base, rng)
@@ -43,7 +43,7 @@ def known_trials(bench: Bench, rng: np.random.Generator, kinds: str = "T") -> Tr
 def token_trials(bench: Bench, tokens: Tokens, rng: np.random.Generator, kinds: str = "T") -> Trials:
     """A learned token of each of some novel concepts together with known words, half of them present."""
     trials = Trials([], [], [])
-    labels, base, novel = bench.library.labels, bench.library.base, np.unique(tokens.concepts)
+    labels, base, novel = bench.library.labels, bench.library.known, np.unique(tokens.concepts)
     for row in np.where(np.isin(bench.kind, list(kinds)))[0]:
         inside = [int(bench.concept[row]), *(int(d) for d in bench.distractors[row] if d >= 0)]
         asked = _asked(inside, [*base, *novel.tolist() * max(1, len(base) // len(novel))], rng)

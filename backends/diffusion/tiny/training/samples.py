@@ -51,7 +51,7 @@ def words_sheet(bench: Bench, images: np.ndarray, rng: np.random.Generator, coun
     """Per scene: the truth, the right word, a distractor's word, an absent word."""
     labels, columns = bench.library.labels, []
     for row in rng.choice(np.where(bench.kind == "T")[0], count, replace=False):
-        absent = labels[int(rng.choice(bench.library.base))]
+        absent = labels[int(rng.choice(bench.library.known))]
         names = [labels[bench.concept[row]], labels[bench.distractors[row][0]], absent]
         maps = bench.word_maps(bench.take([row]), names)[0]
         columns.append([outline(images[row], bench.mask[row]), *(heat(images[row], m) for m in maps)])

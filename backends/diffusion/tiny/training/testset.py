@@ -66,7 +66,7 @@ def main() -> None:
             for kind, style, sprite in plan(library, concept, group, rng):
                 sprites, others = [sprite], list[int]()
                 while len(others) < 1 + int(rng.integers(0, 2)) and len(others) < 2:
-                    source = library.base if group.startswith("known") or rng.random() < 0.7 else concepts
+                    source = library.known if group.startswith("known") or rng.random() < 0.7 else concepts
                     other = int(source[rng.integers(len(source))])
                     if other == concept or other in others:
                         continue

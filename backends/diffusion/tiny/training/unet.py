@@ -1,15 +1,17 @@
-"""Stage ``unet``: train UNet and text layers together, in two phases, resumable from the last checkpoint.
+"""Stage ``unet``: train UNet and text layers together, in phases, resumable from the last checkpoint.
 
-Phase 1 binds words (denoising, one softmax over words). Phase 2 adds the maps as they are read at test time, and
-episodes that make a token from one scene. The schedule is in minutes of training time, counted over restarts.
+``words`` binds words (denoising, one softmax over words). ``tokens`` adds the maps as they are read at test time, and
+episodes that make a token from one scene. ``finer`` goes on from any weights folder (stage ``warm``) with closer and
+larger scenes, lookalikes and the peaks of maps. The schedule is in minutes of training time, counted over restarts.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,9 @@ from .vocabulary import Speaker
 
 PAIRS = 8  # scene pairs a step and process
 SAVE_EVERY = 120.0  # seconds
+CLOSE, LARGE = 160, 224  # pixels a side of the pool's scenes
+FINER_RATE = 5e-4
+START = "unet-start.pt"
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,24 @@ class Phase:
     horizon: float
     rate: float
     warm: int
-    full: bool
-    absent: float
+    weights: Weights
+    ramp: int = 150
+    late_share: float = 0.0  # share of the steps at LARGE pixels in the last third; before it a quarter of that
+
+    def size(self, minutes: float, step: int) -> int:
+        """Pixels a side of a step's scenes, the same in all processes."""
+        share = self.late_share * (1.0 if minutes > self.minutes * 2 / 3 else 0.25)
+        return LARGE if np.random.default_rng(step).random() < share else CLOSE
 
 
-def phases(first: float, second: float) -> tuple[Phase, Phase]:
-    return (
-        Phase("words", first, first * 3.5, 1.5e-3, 100, False, 4.0),
-        Phase("tokens", second, second, 1.1e-3, 60, True, 3.0),
-    )
+def phases(words: float, tokens: float, finer: float) -> list[Phase]:
+    """The phases that have minutes."""
+    some = [
+        Phase("words", words, words * 3.5, 1.5e-3, 100, Weights(False)),
+        Phase("tokens", tokens, tokens, 1.1e-3, 60, Weights(True, absent=3.0)),
+        Phase("finer", finer, finer, FINER_RATE, 150, Weights(True, absent=3.0, times=(20, 80), high=0.125), 50, 0.35),
+    ]
+    return [phase for phase in some if phase.minutes > 0]
 
 
 class Trainer:
@@ -121,6 +135,12 @@ class Trainer:
         torch.save(state, temporary)
         temporary.replace(self.path)
 
+    def keep(self, every: float) -> None:
+        """A copy of the average every so many minutes, for the learning curve."""
+        copy = self.path.with_name(f"{self.path.stem}-{int(self.minutes // every * every):03d}min.pt")
+        if not self.rank and self.minutes >= every and not copy.exists():
+            torch.save({"average": dict(zip(self.names, self.average, strict=True)), "step": self.step}, copy)
+
     def run(self) -> None:
         """Train until the phase's minutes are used up."""
         library = Library()
@@ -128,16 +148,18 @@ class Trainer:
         rng = np.random.default_rng([self.seed, self.rank, self.step])
         torch.manual_seed(self.seed * 1000 + self.rank + 1 + self.step)
         pool = Pool(rng, self.share)
-        objective = Objective(self.net, Speaker(library, self.text), library.base, rng)
-        before, begin, saved, log = self.minutes, time.time(), time.time(), []
+        objective = Objective(self.net, Speaker(library, self.text), library, rng)
+        clock, saved, log = distributed.Clock(self.minutes), time.time(), []
         first_step, cpu = self.step, time.process_time()
         while True:
-            self.minutes = distributed.mean_of(before + (time.time() - begin) / 60)
+            self.minutes = distributed.mean_of(clock.minutes())
             if self.minutes >= self.phase.minutes:
                 break
             rate = self._rate()
-            ramp = min(1.0, (self.step + 1) / 150) if self.phase.full else 1.0
-            loss = objective(pool.draw(PAIRS), Weights(self.phase.full, ramp, absent=self.phase.absent))
+            ramp = min(1.0, (self.step + 1) / self.phase.ramp) if self.phase.weights.full else 1.0
+            size = self.phase.size(self.minutes, self.step)
+            size = size if pool.has(size) else CLOSE  # large scenes may still be in the making
+            loss = objective(pool.draw(PAIRS, size), replace(self.phase.weights, ramp=ramp))
             self.adam.zero_grad(set_to_none=False)
             loss.backward()
             norm = distributed.average_gradients(self.parameters, 1.0)
@@ -160,6 +182,7 @@ class Trainer:
                 log = []
             if time.time() - saved > SAVE_EVERY:
                 self.save()
+                self.keep(every=20.0)
                 saved = time.time()
         self.save()
 
@@ -175,10 +198,11 @@ class Trainer:
         return rate
 
 
-def worker(first: float, second: float, seed: int, share: float) -> None:
+def worker(minutes: tuple[float, float, float], seed: int, share: float) -> None:
     rank, world = distributed.join()
-    previous = None
-    for phase in phases(first, second):
+    start = run_folder() / START
+    previous = start if start.exists() else None
+    for phase in phases(*minutes):
         trainer = Trainer(phase, rank, world, seed, share)
         trainer.load(previous)
         trainer.run()
@@ -192,21 +216,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--words-minutes", type=float, default=20)
     parser.add_argument("--tokens-minutes", type=float, default=55)
+    parser.add_argument("--finer-minutes", type=float, default=80)
     parser.add_argument("--wordless-share", type=float, default=0.22)
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
+    minutes = a.words_minutes, a.tokens_minutes, a.finer_minutes
     if distributed.is_worker():
-        worker(a.words_minutes, a.tokens_minutes, a.seed, a.wordless_share)
+        worker(minutes, a.seed, a.wordless_share)
     else:
-        distributed.start(
-            "backends.diffusion.tiny.training.unet",
-            [
-                f"--words-minutes={a.words_minutes}",
-                f"--tokens-minutes={a.tokens_minutes}",
-                f"--wordless-share={a.wordless_share}",
-                f"--seed={a.seed}",
-            ],
-        )
+        distributed.start("backends.diffusion.tiny.training.unet", sys.argv[1:])
 
 
 if __name__ == "__main__":

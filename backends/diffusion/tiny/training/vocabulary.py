@@ -44,6 +44,19 @@ class Speaker:
         names = self.names[concept]
         return names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
 
+    @torch.no_grad()
+    def near(self, concepts: list[int], most: int = 8) -> dict[int, np.ndarray]:
+        """Per concept the ``most`` others whose labels mean nearly the same."""
+        ids = [prompt_ids(self.tokenizer, list(self._pieces(self.names[c][0]))[:8], "{}") for c in concepts]
+        hidden = hidden_states(self.encoder, pad([i for i, _, _ in ids], self.tokenizer.eos_token_id)).float()
+        means = torch.stack([h[first:last].mean(0) for h, (_, first, last) in zip(hidden, ids, strict=True)])
+        unit = torch.nn.functional.normalize(means - means.mean(0), dim=1)
+        order = (unit @ unit.T).topk(most + 1, 1).indices.tolist()
+        return {
+            c: np.array([concepts[k] for k in row if concepts[k] != c][:most])
+            for c, row in zip(concepts, order, strict=True)
+        }
+
     def scene_prompt(self, concepts: list[int], rng: np.random.Generator) -> str:
         """``a photograph of a cat and a dog`` and the like; the empty prompt for a scene without words."""
         names = [self.name(c, rng) for c in concepts if c >= 0]
