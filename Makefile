@@ -12,7 +12,7 @@ SEED ?= 0
 HOST_THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-label-studio demo demo-check test test-fast lint format bench soak docs clean
+.PHONY: help install install-label-studio demo demo-check test test-fast lint format bench soak docs clean evaluate-tiny
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -52,6 +52,10 @@ demo: install install-label-studio ## Start the whole loop in the browser on thi
 
 demo-check: install install-label-studio ## Play the annotator and write REPORT=folder (SEED=N)
 	$(HOST_THREADS) $(VENV)/bin/ovam-labeler demo --headless --report "$(REPORT)" --seed "$(SEED)"
+
+evaluate-tiny: install ## Every figure of the embedded model beside its bar (QUICK=1: every third concept)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check resvg-py || echo "without resvg-py the unseen styles are left out"
+	OMP_NUM_THREADS=1 $(PY) -m ovam_labeler.evaluation.embedded $(if $(QUICK),--quick)
 
 test: install install-label-studio install-postgresql ## All tests
 	$(HOST_THREADS) $(PY) -m pytest

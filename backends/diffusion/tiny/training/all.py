@@ -1,6 +1,8 @@
 """Repeat everything, from the package registries to ``weights/``: ``python -m backends.diffusion.tiny.training.all``.
 
-Stages that have left their result are skipped, so an interrupted run continues.
+Stages that have left their result are skipped, so an interrupted run continues. Thresholds and presence weights are
+measured afterwards, on the exported folder and as the product reads it: ``python -m ovam_labeler.evaluation.calibrate
+--write backends/diffusion/tiny/weights/ovam.json``.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .pool import PARTS
 from .sources import run_folder
 
 PACKAGE = __package__ or "backends.diffusion.tiny.training"
@@ -17,15 +20,11 @@ STAGES: tuple[tuple[str, str | None], ...] = (
     ("data", "split.json"),
     ("autoencoder", "vae"),
     ("text", "text_encoder"),
-    ("pool", "pool/z.new1.npy"),
+    ("extra", "extra.json"),
+    ("pool", f"pool/z.{PARTS[-1].split('=')[0]}.npy"),
     ("unet", None),
-    ("testset", "test.npz"),
     ("export", None),
-    ("calibrate", None),
-    ("export", None),
-    ("evaluate", None),
     ("pack", None),
-    ("samples", None),
 )
 
 

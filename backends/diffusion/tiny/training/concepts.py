@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .sources import NAMES_PACKAGE, STYLES, package_folder
+from .sources import NAMES_PACKAGE, STYLES, Style, package_folder
 
 # Emoji of these groups / subgroups that show scenes, symbols, clocks or signs rather than one object.
 _EXCLUDED_SUBGROUPS = {"person-symbol", "place-map", "transport-sign"}
@@ -70,13 +71,13 @@ def load_people() -> list[Concept]:
     return _drawn(chosen)
 
 
-def load_concepts() -> list[Concept]:
+def load_concepts(styles: Sequence[Style] = STYLES) -> list[Concept]:
     """Concepts with names and, per style that draws them, an SVG text or an image path."""
-    return _drawn(_select())
+    return _drawn(_select(), styles)
 
 
-def _drawn(concepts: list[Concept]) -> list[Concept]:
-    sets = {style.name: _IconSet(style.package) for style in STYLES if style.name != "fluent3d"}
+def _drawn(concepts: list[Concept], styles: Sequence[Style] = STYLES) -> list[Concept]:
+    sets = {style.name: _IconSet(style.package) for style in styles if style.name != "fluent3d"}
     shortcodes = _shortcodes()
     for concept in concepts:
         found = [concept.label]
@@ -93,7 +94,7 @@ def _drawn(concepts: list[Concept]) -> list[Concept]:
         code_of(path.stem): path
         for path in (package_folder("@lobehub/fluent-emoji-3d@1.1.0") / "assets").glob("*.webp")
     }
-    for style in STYLES:
+    for style in styles:
         for concept in concepts:
             source = images.get(concept.code) if style.name == "fluent3d" else sets[style.name].find(concept)
             if source is not None:

@@ -11,6 +11,7 @@ import multiprocessing
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,16 +20,16 @@ import resvg_py
 from PIL import Image
 
 from .concepts import Concept, load_concepts
-from .sources import NAMES_PACKAGE, STYLES, package_folder, run_folder
+from .sources import NAMES_PACKAGE, STYLES, Style, package_folder, run_folder
 from .split import make_split
 
 SPRITE_SIZE = 128
 FEWEST_STYLES = 4
 
 
-def fetch_packages() -> None:
-    """Unpack every npm package into the run folder (with ``npm pack``, by exact name and version)."""
-    for package in [NAMES_PACKAGE, *(style.package for style in STYLES)]:
+def fetch_packages(styles: Sequence[Style] = STYLES) -> None:
+    """Unpack the styles' npm packages into the run folder (with ``npm pack``, by exact name and version)."""
+    for package in [NAMES_PACKAGE, *(style.package for style in styles)]:
         folder = package_folder(package)
         if folder.exists():
             continue
