@@ -16,6 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+#: How queries are kept unless a setting says otherwise; see ``backends.attention.presets``.
+DEFAULT_PRESET = "exact"
+
 #: Called with a fraction in 0..1 and one short sentence.  May raise to cancel; the exception passes through.
 Progress = Callable[[float, str], None]
 
@@ -71,6 +74,8 @@ class Needs:
         features: latent down-sampling factors at which the hidden states leaving the up blocks are kept, each step;
             empty for none.
         latents: keep the image's noiseless latents, scaled as the UNet was trained.
+        preset: how queries are kept, by name.  No method asks for one: the application sets it from its settings, so that
+            a capture gives the same maps from memory and from the cache.
     """
 
     queries: bool = True
@@ -78,6 +83,7 @@ class Needs:
     timesteps: tuple[int, ...] | None = None
     features: tuple[int, ...] = ()
     latents: bool = False
+    preset: str = DEFAULT_PRESET
 
     def key(self) -> str:
         """Canonical text of these needs, stable across processes and versions.
@@ -85,7 +91,12 @@ class Needs:
         Needs added to this class later appear only where they are asked for, so that older keys stay what they were.
         """
         steps = "default" if self.timesteps is None else ",".join(map(str, self.timesteps))
-        parts = [f"queries={int(self.queries)}", f"self_attention={_listed(self.self_attention)}", f"timesteps={steps}"]
+        parts = [
+            f"queries={int(self.queries)}",
+            f"self_attention={_listed(self.self_attention)}",
+            f"timesteps={steps}",
+            f"preset={self.preset}",
+        ]
         if self.features:
             parts.append(f"features={_listed(self.features)}")
         if self.latents:

@@ -56,7 +56,7 @@ class OvamApplication:
         self._loading = threading.Lock()
         self._listeners: list[Callable[[Job, list[LearnResult]], None]] = []
         self.cache = CaptureCache(settings.data_dir / "captures", settings.cache_max_bytes, PendingImages(store))
-        self.inference = InferenceService(self.backend, self.cache, store, settings.threads)
+        self.inference = InferenceService(self.backend, self.cache, store, settings.threads, settings.cache_preset)
         self.vocabulary = Vocabulary(store, self.backend)
         self.proposer = ProposeService(settings, self.backend, self.inference, self.vocabulary)
         self.learner = LearnService(

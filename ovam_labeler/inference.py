@@ -10,12 +10,12 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from backends.contract import Backend, Capture, Needs, Progress, Reader, ReadRequest, capture_many
+from backends.contract import DEFAULT_PRESET, Backend, Capture, Needs, Progress, Reader, ReadRequest, capture_many
 from ovam_labeler.capture_cache import CaptureCache, CaptureKey
 from ovam_labeler.domain import LoadedImage
 from ovam_labeler.errors import ModelError
@@ -49,12 +49,19 @@ class InferenceService:
     """Implements :class:`ovam_labeler.services.Inference`.  Thread-safe."""
 
     def __init__(
-        self, backend: Callable[[], Backend], cache: CaptureCache, store: TokenStore, threads: int = 0
+        self,
+        backend: Callable[[], Backend],
+        cache: CaptureCache,
+        store: TokenStore,
+        threads: int = 0,
+        preset: str = DEFAULT_PRESET,
     ) -> None:
-        """Args: backend loads the base model at its first call; threads of the reader, 0 = the cores available."""
+        """Args: backend loads the base model at its first call; threads of the reader, 0 = the cores available; preset
+        how captures keep queries, whatever the needs that come in say."""
         self._backend = backend
         self._cache = cache
         self._store = store
+        self._preset = preset
         self._thread: ReaderThread[_Read] = ReaderThread(self._read_all, threads)
         self._in_flight: dict[str, Future[Capture]] = {}
         self._lock = threading.Lock()
@@ -67,7 +74,7 @@ class InferenceService:
 
         ``progress`` is told of a read this call starts, not of one it joins.
         """
-        backend = self._backend()
+        backend, needs = self._backend(), replace(needs, preset=self._preset)
         with translate_errors():
             record = self._store.get_image(image.sha256)
         if record is not None and _made_by(record, backend):
@@ -85,7 +92,7 @@ class InferenceService:
 
     def cached(self, sha256: str, needs: Needs, *, prompt: str = "") -> Capture | None:
         """The capture of an image known by its identity alone; None where it has to be read (with :meth:`submit`)."""
-        backend = self._backend()
+        backend, needs = self._backend(), replace(needs, preset=self._preset)
         with translate_errors():
             record = self._store.get_image(sha256)
         made = record is not None and _made_by(record, backend)
@@ -97,7 +104,8 @@ class InferenceService:
     ) -> tuple[LoadedImage, bytes, Capture]:
         """See :meth:`ovam_labeler.services.Inference.generate`; options as the reader's: ``negative_prompt``,
         ``steps``, ``guidance``, ``size``."""
-        work = self._thread.call(lambda: self._generate(prompt, seed, needs, progress, options))
+        kept = replace(needs, preset=self._preset)
+        work = self._thread.call(lambda: self._generate(prompt, seed, kept, progress, options))
         result: tuple[LoadedImage, bytes, Capture] = work.result()
         return result
 

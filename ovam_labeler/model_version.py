@@ -43,6 +43,7 @@ def model_version(
         "revision": MASKS_REVISION,
         "model": model_identity(settings.model),
         "backend": settings.backend,
+        "preset": settings.cache_preset,
         "method": options.method,
         "refiner": options.refiner,
         "overlap": options.overlap,

@@ -78,7 +78,8 @@ def prepare_examples(
     """
     if not examples:
         raise BackendError("Token optimization needs at least one annotated image; none was given.")
-    convert = sum(y.queries.numel() * 4 for e in examples for y in e.bundle.layers) <= _CONVERT_BELOW
+    numbers = sum(y.steps * y.heads * y.pixels * y.head_size for e in examples for y in e.bundle.layers)
+    convert = numbers * 4 <= _CONVERT_BELOW
     prepared = []
     mass = 0.0
     for number, example in enumerate(examples, start=1):

@@ -170,7 +170,7 @@ def _aggregate(
         count = (layer.steps if aggregation.steps == "mean" else 1) * (
             layer.heads if aggregation.heads == "mean" else 1
         )
-        found = sums(layer.queries, projections[layer.name].keys(embeddings), mix) / count
+        found = sums(layer, projections[layer.name].keys(embeddings), mix) / count
         grid = (layer.height, layer.width)
         # Resizing is linear: layers of one grid are added first and resized once.
         by_grid[grid] = by_grid[grid] + found if grid in by_grid else found

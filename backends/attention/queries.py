@@ -6,12 +6,14 @@ with each layer because the number of pixels alone does not tell a 16 x 24 grid 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from backends.attention.presets import Preset
+from backends.attention.stored import StoredQueries, join_steps, pack_step
 from backends.contract import BackendError
 
 #: Prefix of the tensors' names in ``Capture.tensors``, and the key of their description in ``CaptureInfo.layout``.
@@ -21,7 +23,7 @@ LAYOUT_KEY = "queries"
 
 @dataclass(frozen=True, slots=True)
 class LayerQueries:
-    """Queries of one cross-attention layer (Eq. 1).
+    """Queries of one cross-attention layer (Eq. 1) as the model computes them.
 
     Attributes:
         name: of the layer, unique in a bundle; the key projection of the same name belongs to it.
@@ -55,6 +57,66 @@ class LayerQueries:
     @property
     def head_size(self) -> int:
         return self.queries.shape[3]
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.queries.device
+
+    def nbytes(self) -> int:
+        return self.queries.numel() * self.queries.element_size()
+
+    def weights(self) -> tuple[float, ...]:
+        """Of each step in a mean over steps: all equal."""
+        return (1.0,) * self.steps
+
+    def plain_steps(self, dtype: torch.dtype = torch.float32) -> Iterator[torch.Tensor]:
+        """(heads, pixels, d_head) of each step in turn."""
+        for step in self.queries:
+            yield step.to(dtype)
+
+    def plain(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """(steps, heads, pixels, d_head)."""
+        return self.queries.to(dtype)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LayerQueries:
+        """The same on another device or in another floating dtype."""
+        return replace(self, queries=self.queries.to(device=device or self.device, dtype=dtype))
+
+    def at_steps(self, steps: Sequence[int]) -> LayerQueries:
+        """Only these steps."""
+        return replace(self, queries=self.queries[list(steps)])
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Tensors by name, contiguous as safetensors needs them."""
+        return {prefix: self.queries.contiguous()}
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-serialisable description of the tensors."""
+        return {
+            "name": self.name,
+            "heads": self.heads,
+            "height": self.height,
+            "width": self.width,
+            "scale": self.scale,
+        }
+
+    def stored(self, preset: Preset) -> StoredQueries:
+        """As ``preset`` keeps them: neighbouring steps averaged into its groups, in its dtype."""
+        groups = [preset.group_of(k, self.steps) for k in range(self.steps)]
+        members = [[k for k, g in enumerate(groups) if g == group] for group in range(groups[-1] + 1)]
+        steps = [
+            pack_step(self.queries[m[0]] if len(m) == 1 else self.queries[m].float().mean(0), preset.dtype)
+            for m in members
+        ]
+        return join_steps(self.name, (self.height, self.width), self.scale, steps, [len(m) for m in members])
+
+
+#: A layer's queries in either form.
+Layer = LayerQueries | StoredQueries
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +159,10 @@ class QueryBundle:
     """Queries of all recorded layers of one image.
 
     Attributes:
-        layers: in recording order, names unique.
+        layers: in recording order, names unique, each as computed or as stored.
     """
 
-    layers: tuple[LayerQueries, ...]
+    layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -117,24 +179,23 @@ class QueryBundle:
 
     @property
     def steps(self) -> int:
-        """Recorded steps (of the first layer; the built-in readers record the same number in all layers)."""
+        """Kept steps (of the first layer; the built-in readers keep the same number in all layers)."""
         return self.layers[0].steps
 
     @property
     def device(self) -> torch.device:
-        return self.layers[0].queries.device
+        return self.layers[0].device
 
     def nbytes(self) -> int:
-        return sum(layer.queries.numel() * layer.queries.element_size() for layer in self.layers)
+        return sum(layer.nbytes() for layer in self.layers)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> QueryBundle:
-        """The same queries on another device or in another floating dtype; shares memory where nothing changes."""
-        return QueryBundle(
-            tuple(
-                replace(layer, queries=layer.queries.to(device=device or layer.queries.device, dtype=dtype))
-                for layer in self.layers
-            )
-        )
+        """The same queries on another device or in a floating dtype; shares memory where nothing changes."""
+        return QueryBundle(tuple(layer.to(device, dtype) for layer in self.layers))
+
+    def stored(self, preset: Preset) -> QueryBundle:
+        """Every computed layer as ``preset`` keeps it; layers that are stored already stay as they are."""
+        return QueryBundle(tuple(y.stored(preset) if isinstance(y, LayerQueries) else y for y in self.layers))
 
     def select(self, layers: Sequence[str] | None = None, steps: Sequence[int] | None = None) -> QueryBundle:
         """Only the named layers (all = ``None``) and step indices (all = ``None``).
@@ -156,24 +217,24 @@ class QueryBundle:
                 raise BackendError(
                     f"Steps {list(steps)} were asked of layer {layer.name!r}; it has 0..{layer.steps - 1}."
                 )
-        return QueryBundle(tuple(replace(layer, queries=layer.queries[list(steps)]) for layer in chosen))
+        return QueryBundle(tuple(layer.at_steps(steps) for layer in chosen))
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Tensors by name for ``Capture.tensors`` (contiguous, as safetensors needs them)."""
-        return {PREFIX + layer.name: layer.queries.contiguous() for layer in self.layers}
+        found: dict[str, torch.Tensor] = {}
+        for layer in self.layers:
+            found.update(layer.tensors(PREFIX + layer.name))
+        return found
 
     def layout(self) -> dict[str, Any]:
         """JSON-serialisable description for ``CaptureInfo.layout``; merge it with whatever else the backend records."""
-        return {
-            LAYOUT_KEY: [
-                {"name": y.name, "heads": y.heads, "height": y.height, "width": y.width, "scale": y.scale}
-                for y in self.layers
-            ]
-        }
+        return {LAYOUT_KEY: [layer.describe() for layer in self.layers]}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) -> QueryBundle:
         """Inverse of :meth:`to_tensors` and :meth:`layout`; other tensors of the capture are left alone.
+
+        Uncoded tensors are taken as they are, so memory-mapped ones stay mapped.
 
         Raises:
             BackendError: the layout describes no queries, or a tensor is missing or has another shape.
@@ -181,19 +242,26 @@ class QueryBundle:
         entries = layout.get(LAYOUT_KEY)
         if not entries:
             raise BackendError("The capture holds no queries; read the image again with Needs(queries=True).")
-        layers = []
-        for entry in entries:
-            tensor = tensors.get(PREFIX + str(entry["name"]))
-            if tensor is None:
-                raise BackendError(f"The capture lacks the queries of layer {entry['name']!r}; read the image again.")
-            layers.append(
-                LayerQueries(
-                    name=str(entry["name"]),
-                    heads=int(entry["heads"]),
-                    height=int(entry["height"]),
-                    width=int(entry["width"]),
-                    scale=float(entry["scale"]),
-                    queries=tensor,
-                )
-            )
-        return cls(tuple(layers))
+        return cls(tuple(_layer_from(tensors, entry) for entry in entries))
+
+
+def _layer_from(tensors: Mapping[str, torch.Tensor], entry: Mapping[str, Any]) -> Layer:
+    """One layer of a capture in the form its entry names."""
+    key = PREFIX + str(entry["name"])
+    tensor = tensors.get(key)
+    if tensor is None:
+        raise BackendError(f"The capture lacks the queries of layer {entry['name']!r}; read the image again.")
+    common: dict[str, Any] = {
+        "name": str(entry["name"]),
+        "heads": int(entry["heads"]),
+        "height": int(entry["height"]),
+        "width": int(entry["width"]),
+        "scale": float(entry["scale"]),
+    }
+    form = entry.get("form", "plain")
+    if form == "blocks":
+        counts = tuple(int(count) for count in entry["counts"])
+        return StoredQueries(**common, blocks=tensor, scales=tensors.get(key + ".scales"), counts=counts)
+    if form != "plain":
+        raise BackendError(f"The capture keeps its queries in form {form!r}, which this version cannot read.")
+    return LayerQueries(**common, queries=tensor)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from backends.attention.queries import Layer
+
 #: Most elements of a temporary (heads x pixels x tokens): 64 MiB in float32.
 _MOST = 1 << 24
 
@@ -20,49 +22,52 @@ class _SigmoidSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """queries (steps, heads, P, d), keys (heads, S, d) -> sums (S, P) and the sigmoids, for the backward."""
-        sigmoids = torch.stack([torch.sigmoid(_logits(step, keys)) for step in queries])
-        return sigmoids.sum((0, 1)), sigmoids
+    def forward(layer: Layer, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """keys (heads, S, d) -> sums (S, P) and the sigmoids, for the backward."""
+        sigmoids = torch.stack([torch.sigmoid(_logits(step, keys)) for step in layer.plain_steps(keys.dtype)])
+        weights = torch.tensor(layer.weights(), device=keys.device, dtype=keys.dtype)
+        return torch.einsum("thsp,t->sp", sigmoids, weights), sigmoids
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(inputs[0], output[1])
+        ctx.layer = inputs[0]
+        ctx.save_for_backward(output[1])
         ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor, _: torch.Tensor) -> tuple[None, torch.Tensor]:  # type: ignore[no-untyped-def]
-        queries, sigmoids = ctx.saved_tensors
-        total = grad.new_zeros(queries.shape[1], grad.shape[0], queries.shape[3])
-        for step, s in zip(queries, sigmoids, strict=True):
-            total += torch.matmul(grad * s * (1 - s), step.to(grad.dtype))
+        (sigmoids,) = ctx.saved_tensors
+        layer: Layer = ctx.layer
+        total = grad.new_zeros(layer.heads, grad.shape[0], layer.head_size)
+        for step, s, weight in zip(layer.plain_steps(grad.dtype), sigmoids, layer.weights(), strict=True):
+            total += weight * torch.matmul(grad * s * (1 - s), step)
         return None, total
 
 
-def softmax_sums(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+def softmax_sums(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
     """Attention sums of one layer.
 
     Args:
-        queries: (steps, heads, P, d), any floating dtype.
+        layer: its queries, computed or stored.
         keys: (heads, d, S, n) scaled keys of S token sets with n tokens each.
         mix: (S, n, K): K output maps a set as weighted sums of its n token maps.
 
     Returns:
-        (S, K, P): sum over steps and heads, in the dtype of ``keys``.
+        (S, K, P): sum over heads and kept steps, these weighed by what they stand for, in the dtype of ``keys``.
     """
     heads, _, sets, n = keys.shape
-    width = max(1, _MOST // max(1, heads * queries.shape[2] * n))
+    width = max(1, _MOST // max(1, heads * layer.pixels * n))
     keys = keys.permute(0, 2, 3, 1)
     one = _two_tokens if n == 2 else _many_tokens
-    parts = [one(queries, keys[:, a : a + width], mix[a : a + width]) for a in range(0, sets, width)]
+    parts = [one(layer, keys[:, a : a + width], mix[a : a + width]) for a in range(0, sets, width)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def linear_sums(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+def linear_sums(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
     """As :func:`softmax_sums` without the softmax: sums of logits.  Steps fold before the one product."""
-    folded = torch.zeros(queries.shape[1:], device=keys.device, dtype=keys.dtype)
-    for step in queries:
-        folded += step.to(keys.dtype)
+    folded = torch.zeros(layer.heads, layer.pixels, layer.head_size, device=keys.device, dtype=keys.dtype)
+    for step, weight in zip(layer.plain_steps(keys.dtype), layer.weights(), strict=True):
+        folded += weight * step
     return torch.einsum("hpd,hdsn,snk->skp", folded, keys, mix)
 
 
@@ -71,24 +76,23 @@ def _logits(step: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 
     Pixels come last: a softmax over a handful of tokens is vectorised along them, eight times faster than the other way round.
     """
-    return torch.matmul(keys, step.to(keys.dtype).transpose(1, 2))
+    return torch.matmul(keys, step.transpose(1, 2))
 
 
-def _two_tokens(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+def _two_tokens(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
     """softmax over {0, 1} is the sigmoid of the logit difference: maps (1 - s, s), mixed.  keys (heads, S, 2, d)."""
     delta = (keys[:, :, 1] - keys[:, :, 0]).contiguous()
-    steps, heads = queries.shape[:2]
     if torch.is_grad_enabled() and delta.requires_grad:
-        sums = _SigmoidSums.apply(queries, delta)[0]
+        sums = _SigmoidSums.apply(layer, delta)[0]
     else:
-        sums = delta.new_zeros(delta.shape[1], queries.shape[2])
-        for step in queries:
-            sums += torch.sigmoid(_logits(step, delta)).sum(0)
+        sums = delta.new_zeros(delta.shape[1], layer.pixels)
+        for step, weight in zip(layer.plain_steps(delta.dtype), layer.weights(), strict=True):
+            sums += weight * torch.sigmoid(_logits(step, delta)).sum(0)
     first, second = mix[:, 0, :, None], mix[:, 1, :, None]
-    return first * (steps * heads) + (second - first) * sums[:, None, :]
+    return first * (layer.steps * layer.heads) + (second - first) * sums[:, None, :]
 
 
-def _many_tokens(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+def _many_tokens(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
     """As :func:`softmax_sums`, keys (heads, S, n, d)."""
     heads, sets, n, _ = keys.shape
     flat = keys.flatten(1, 2)
@@ -99,8 +103,8 @@ def _many_tokens(queries: torch.Tensor, keys: torch.Tensor, mix: torch.Tensor) -
         return torch.matmul(mixing, attention)
 
     # With gradients, a step's softmax is computed again in the backward instead of being kept for all steps.
-    again = torch.is_grad_enabled() and keys.requires_grad and queries.shape[0] > 1
-    total = torch.zeros(sets, mix.shape[2], queries.shape[2], device=keys.device, dtype=keys.dtype)
-    for step in queries:
-        total = total + (checkpoint(one, step, flat, use_reentrant=False) if again else one(step, flat))
+    again = torch.is_grad_enabled() and keys.requires_grad and layer.steps > 1
+    total = torch.zeros(sets, mix.shape[2], layer.pixels, device=keys.device, dtype=keys.dtype)
+    for step, weight in zip(layer.plain_steps(keys.dtype), layer.weights(), strict=True):
+        total = total + weight * (checkpoint(one, step, flat, use_reentrant=False) if again else one(step, flat))
     return total

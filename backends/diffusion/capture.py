@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
-from backends.attention.queries import LayerQueries, QueryBundle
+from backends.attention.presets import Preset
+from backends.attention.queries import Layer, LayerQueries, QueryBundle
 from backends.attention.self_attention import ReceivedMaps, received_attention
+from backends.attention.stored import join_steps
 from backends.contract import BackendError, Needs
 from backends.diffusion.features import FeatureMaps
 from backends.diffusion.key_projections import LayerPlace, layer_names
@@ -44,8 +46,10 @@ class Recorder:
             the unconditional (negative prompt's) half first.
         guided: whether batches consist of both halves.
         images: how many images each half holds; they are told apart by their number in it.
-        dtype: of the recorded queries and features.
-        group_of: step index -> index of the group whose mean is kept (non-decreasing); ``None`` = each step alone.
+        dtype: of the recorded features, and of the queries where there is no preset.
+        preset: the stored form queries are brought to as soon as a group of steps is complete, so that the host never
+            holds more than that and one group; ``None`` = as computed.
+        group_of: step index -> index of the group whose mean queries are kept (non-decreasing); ``None`` = each step alone.
 
     Raises:
         BackendError: the needs cannot be met by this UNet.
@@ -61,6 +65,7 @@ class Recorder:
         guided: bool = False,
         images: int = 1,
         dtype: torch.dtype = torch.float16,
+        preset: Preset | None = None,
         group_of: Callable[[int], int] | None = None,
     ) -> None:
         if half not in (CONDITIONAL, UNCONDITIONAL):
@@ -73,6 +78,7 @@ class Recorder:
         self._guided = guided
         self._images = images
         self._dtype = dtype
+        self._preset = preset
         self._group_of = group_of
         self._blocks = len(unet.config.block_out_channels)
         self._grids = [_halved(latent_size, level) for level in range(self._blocks)]
@@ -97,12 +103,7 @@ class Recorder:
     def bundle(self, image: int = 0) -> QueryBundle:
         """The recorded queries of one image, layers in the order the UNet runs them."""
         self._close_groups()
-        return QueryBundle(
-            tuple(
-                LayerQueries(name, y.heads, *y.grid, y.scale, self._series[name].of(image))
-                for name, y in self._layers.items()
-            )
-        )
+        return QueryBundle(tuple(self._layer(name, image) for name in self._layers))
 
     def received(self, image: int = 0) -> ReceivedMaps:
         """Attention received by each pixel (Eq. 8): sums over heads, layers and steps at each factor asked for."""
@@ -112,6 +113,12 @@ class Recorder:
         """Hidden states leaving the up blocks at each factor asked for."""
         self._close_groups()
         return FeatureMaps({f: self._series[_feature(f)].of(image) for f in sorted(set(self._needs.features))})
+
+    def _layer(self, name: str, image: int) -> Layer:
+        layer, series = self._layers[name], self._series[name]
+        if self._preset is None:
+            return LayerQueries(name, layer.heads, *layer.grid, layer.scale, series.of(image))
+        return join_steps(name, layer.grid, layer.scale, series.packed_of(image), series.counts)
 
     def _install(self) -> None:
         modules = dict(self._unet.named_modules())
@@ -134,10 +141,12 @@ class Recorder:
         grid = self._grid_of(name)
         inner = attention.to_q.weight.shape[0]
         self._layers[name] = _Layer(grid, attention.heads, (inner // attention.heads) ** -0.5)
-        self._series[name] = Series()
+        self._series[name] = Series(self._preset)
 
         def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            self._this_pass[name] = self._kept(self._half_of(name, output, attention.heads, grid))
+            half = self._half_of(name, output, attention.heads, grid)
+            grouped = self._group_of is not None or self._preset is not None
+            self._this_pass[name] = _kept(half, torch.float32 if grouped else self._dtype)
 
         self._handles.append(attention.to_q.register_forward_hook(keep))
 
@@ -154,7 +163,7 @@ class Recorder:
             self._check_batch(states.shape[0])
             if tuple(states.shape[-2:]) != grid:
                 raise BackendError(f"The up block at factor {factor} works at {tuple(states.shape[-2:])}, not {grid}.")
-            self._this_pass[name] = self._kept(states[self._rows(states.shape[0])].detach())
+            self._this_pass[name] = _kept(states[self._rows(states.shape[0])].detach(), self._dtype)
 
         self._handles.append(last.register_forward_hook(keep))
 
@@ -218,13 +227,6 @@ class Recorder:
     def _rows(self, batch: int) -> slice:
         return slice(batch - self._images, batch) if self._half == CONDITIONAL else slice(0, self._images)
 
-    def _kept(self, half: torch.Tensor) -> torch.Tensor:
-        # Converted at once, so the host holds recorded steps only, never a step in full precision beside them.
-        dtype = torch.float32 if self._group_of is not None else self._dtype
-        # A copy in any case: a view would keep the whole batch alive.
-        copy = torch.empty(half.shape, dtype=dtype, device=half.device)
-        return copy.copy_(half).to("cpu")
-
     def _end_of_pass(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
         missing = [name for name in self._series if name not in self._this_pass]
@@ -235,15 +237,23 @@ class Recorder:
                 else f"The UNet did not run its up block's last layer; {missing[0]} cannot be recorded."
             )
         index = len(self.timesteps)
-        if self._group_of is None or index == 0 or self._group_of(index) != self._group_of(index - 1):
-            self._close_groups()
+        starts = self._group_of is None or index == 0 or self._group_of(index) != self._group_of(index - 1)
         for name, series in self._series.items():
+            # Features keep each step, whatever the queries' groups.
+            if starts or name not in self._layers:
+                series.close(self._dtype)
             series.add(self._this_pass.pop(name))
         self.timesteps.append(int(timestep))
 
     def _close_groups(self) -> None:
         for series in self._series.values():
             series.close(self._dtype)
+
+
+def _kept(half: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A copy on the host: a view would keep the whole batch alive."""
+    copy = torch.empty(half.shape, dtype=dtype, device=half.device)
+    return copy.copy_(half).to("cpu")
 
 
 def _halved(size: tuple[int, int], level: int) -> tuple[int, int]:

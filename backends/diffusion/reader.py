@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from backends.attention.presets import preset_named
 from backends.contract import BackendError, Capture, CaptureInfo, Generated, Needs, Progress, ReadRequest
 from backends.diffusion import sizes
 from backends.diffusion.calibration import ReadDefaults
 from backends.diffusion.capture import CONDITIONAL, Recorder
 from backends.diffusion.text import TextEncoder
 
-#: Recorded queries are kept in half precision: heat maps then differ by less than 4e-5 from full precision.
+#: Features are kept in half precision; queries as the preset of the needs says.
 RECORDED = torch.float16
 
 #: Bounds of one UNet batch: images, and pixels of all of them together (four of Stable Diffusion's 512 x 512), so that
@@ -128,7 +130,17 @@ class StableDiffusionReader:
         _report(progress, 0.0, "Encoding the image." if len(requests) == 1 else f"Encoding {len(requests)} images.")
         clean = torch.cat([self._encode(sizes.resized(request.image, size)) for request in requests])
         latent_size = (clean.shape[2], clean.shape[3])
-        with Recorder(unet, needs, latent_size, half=CONDITIONAL, images=len(requests), dtype=RECORDED) as recorder:
+        preset = preset_named(needs.preset)
+        with Recorder(
+            unet,
+            needs,
+            latent_size,
+            half=CONDITIONAL,
+            images=len(requests),
+            dtype=RECORDED,
+            preset=preset,
+            group_of=lambda index: preset.group_of(index, len(timesteps)),
+        ) as recorder:
             for done, step in enumerate(timesteps):
                 _report(progress, done / len(timesteps), f"Reading step {done + 1} of {len(timesteps)}.")
                 noise = [
@@ -188,10 +200,9 @@ class StableDiffusionReader:
         pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
         guided = guidance > 1 and pipeline.unet.config.time_cond_proj_dim is None
         latent_size = (height // self._factor, width // self._factor)
-        groups = self._defaults.groups
-
-        def group_of(index: int) -> int:
-            return index * min(groups or 1, len(pipeline.scheduler.timesteps)) // len(pipeline.scheduler.timesteps)
+        preset = preset_named(needs.preset)
+        if self._defaults.groups is not None:
+            preset = replace(preset, groups=min(self._defaults.groups, preset.groups or self._defaults.groups))
 
         def stepped(_pipeline: Any, index: int, _timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
             total = len(pipeline.scheduler.timesteps)
@@ -205,7 +216,8 @@ class StableDiffusionReader:
             half=self._half,
             guided=guided,
             dtype=RECORDED,
-            group_of=None if groups is None else group_of,
+            preset=preset,
+            group_of=lambda index: preset.group_of(index, len(pipeline.scheduler.timesteps)),
         ) as recorder:
             latents = pipeline(
                 prompt_embeds=self._conditioning(prompt),
@@ -262,7 +274,7 @@ class StableDiffusionReader:
         if needs.latents:
             tensors["latents"] = latents.clone()
             layout["latents"] = {"scaling_factor": float(self._pipeline.vae.config.scaling_factor)}
-        layout["dtype"] = str(RECORDED).removeprefix("torch.")
+        layout["preset"] = needs.preset
         scheduler = type(self._pipeline.scheduler).__name__
         timesteps = tuple(recorder.timesteps)
         return Capture(

@@ -26,7 +26,7 @@ def queries(capture: Capture) -> QueryBundle:
 
 
 def first_step(capture: Capture) -> list[torch.Tensor]:
-    return [layer.queries[0].float() for layer in queries(capture).layers]
+    return [layer.plain()[0] for layer in queries(capture).layers]
 
 
 @pytest.fixture()
