@@ -40,6 +40,33 @@ class TaskImage:
         return to_name == self.name and (item or 0) == (self.item or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """What is read of a task in a request; ``prompt`` is ``""`` where it has none."""
+
+    id: str
+    pictures: tuple[TaskImage, ...]
+    prompt: str
+
+
+def read_task(task: object, config: ParsedConfig) -> ReadTask:
+    """A task of a request.  Raises BadRequestError: no id, no data, no picture."""
+    name = task_id(task)
+    if not isinstance(task, Mapping) or not name:
+        raise BadRequestError("A task must be an object with an id.")
+    data = task.get("data")
+    if not isinstance(data, Mapping):
+        raise BadRequestError("The task's field 'data' must be an object.")
+    prompt = data.get("prompt")
+    return ReadTask(name, tuple(task_images(data, config)), prompt if isinstance(prompt, str) else "")
+
+
+def task_id(task: object) -> str:
+    """A task's id as text; ``""`` where it has none."""
+    value = task.get("id") if isinstance(task, Mapping) else None
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+
+
 def task_images(data: Mapping[str, Any], config: ParsedConfig) -> list[TaskImage]:
     """The task's pictures in the config's order; one that the task lacks is left out.
 

@@ -168,16 +168,6 @@ def test_absent_labels_are_not_painted(client: Any, application: DrawnApplicatio
     assert results(client, predict_body([task(1)]))[0]["result"] == []
 
 
-def test_interactive_requests_get_the_labels_they_name_and_are_not_remembered(
-    client: Any, application: DrawnApplication
-) -> None:
-    body = captured("predict_interactive_rectanglelabels")
-    body["tasks"][0]["data"]["image"] = data_uri()
-    made = results(client, body)
-    assert [r["value"]["brushlabels"] for r in made[0]["result"]] == [["disc"]] and "model_version" in made[0]
-    assert application.store.last_served(Scope("default", "28"), "66") is None
-
-
 def test_extra_params_are_the_projects_options(
     client: Any, application: DrawnApplication, caplog: pytest.LogCaptureFixture
 ) -> None:

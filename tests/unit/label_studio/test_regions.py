@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from ovam_labeler.domain import Label, ProjectOptions, Proposal
 from ovam_labeler.errors import BadMaskError
+from ovam_labeler.masks.components import calmed, components, sizes
+from ovam_labeler.masks.contours import filled, rings
 from ovam_labeler.tools.contract import Control, ParsedConfig
 from ovam_labeler.tools.label_studio.label_config import parse_label_config
 from ovam_labeler.tools.label_studio.predictions import MAX_REGIONS, form_mark, regions_of, write_prediction
@@ -24,8 +26,6 @@ from ovam_labeler.tools.label_studio.regions import (
     region_mask,
     write_regions,
 )
-from ovam_labeler.tools.label_studio.regions.components import calmed, components, sizes
-from ovam_labeler.tools.label_studio.regions.contours import rings
 from ovam_labeler.tools.label_studio.rle import decode_mask
 
 LABELLED = ("brushlabels", "bitmasklabels", "polygonlabels")
@@ -106,10 +106,10 @@ def test_outlines_of_any_mask_fill_to_exactly_that_mask(seed: int, height: int, 
         part = labels == number
         lines = rings(part)
         assert lines[0][1] - sum(area for _, area in lines[1:]) == part.sum()
-        filled = polygon.filled(lines[0][0].astype(float), height, width)
+        whole = filled(lines[0][0].astype(float), height, width)
         for hole, _ in lines[1:]:
-            filled &= ~polygon.filled(hole.astype(float), height, width)
-        assert np.array_equal(filled, part)
+            whole &= ~filled(hole.astype(float), height, width)
+        assert np.array_equal(whole, part)
 
 
 @settings(max_examples=40, deadline=None)

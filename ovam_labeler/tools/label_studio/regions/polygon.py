@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 
 from ovam_labeler.errors import BadMaskError
-from ovam_labeler.tools.label_studio.regions.contours import joined, rings, simplified
+from ovam_labeler.masks.contours import filled, joined, rings, simplified
 
 #: Most points that are read.
 MAX_POINTS = 10_000
 
 #: Holes smaller than this share of their object are filled: a cut to each would spend the points of the outline.
 MIN_HOLE = 0.005
-
-_CROSSINGS = 1 << 20
 
 
 def read(value: Mapping[str, Any], height: int, width: int) -> np.ndarray:
@@ -59,36 +57,3 @@ def write(mask: np.ndarray, most: int) -> dict[str, Any] | None:
     line = joined(simplified([outer[0], *(hole[0] for hole in holes)], most))
     percent = np.round((line + (left, top)) * (100.0 / width, 100.0 / height), 4)
     return {"points": percent.tolist(), "closed": True}
-
-
-def filled(corners: np.ndarray, height: int, width: int) -> np.ndarray:
-    """bool (height, width): pixels whose centre the closed line winds round.
-
-    Args:
-        corners: (n, 2) float, x and y in pixels; pixel (0, 0) reaches from 0 to 1.
-    """
-    mask = np.zeros((height, width), dtype=bool)
-    top, bottom = (int(v) for v in np.clip((corners[:, 1].min(), corners[:, 1].max() + 1), 0, height))
-    if top >= bottom:
-        return mask
-    start, end = corners, np.roll(corners, -1, axis=0)
-    # A horizontal scan line through the pixel centres of each row; an edge owns its upper end, so that corners count once.
-    first = np.ceil(np.minimum(start[:, 1], end[:, 1]) - 0.5).clip(top, bottom).astype(np.int64)
-    after = np.ceil(np.maximum(start[:, 1], end[:, 1]) - 0.5).clip(top, bottom).astype(np.int64)
-    winding = np.zeros((bottom - top, width + 1), dtype=np.int16)
-    turn = np.where(end[:, 1] > start[:, 1], 1, -1).astype(np.int16)
-    counts = after - first
-    edges = np.flatnonzero(counts > 0)
-    for part in np.array_split(edges, max(1, int(counts.sum()) // _CROSSINGS + 1)):
-        if not len(part):
-            continue
-        edge = np.repeat(part, counts[part])
-        offset = np.arange(len(edge)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
-        row = first[edge] + offset
-        slope = (row + 0.5 - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
-        x = start[edge, 0] + slope * (end[edge, 0] - start[edge, 0])
-        column = np.ceil(x - 0.5).clip(0, width).astype(np.int64)
-        np.add.at(winding, (row - top, column), turn[edge])
-    np.cumsum(winding, axis=1, out=winding, dtype=np.int16)
-    mask[top:bottom] = winding[:, :width] != 0
-    return mask

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ovam_labeler.masks.components import calmed, components, sizes
 from ovam_labeler.tools.contract import Control
 from ovam_labeler.tools.label_studio.regions import bitmask, brush, polygon
-from ovam_labeler.tools.label_studio.regions.components import calmed, components, sizes
 
 
 @dataclass(frozen=True, slots=True)
