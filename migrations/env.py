@@ -15,7 +15,7 @@ def render_plain_type(kind: str, item: Any, _autogenerate: Any) -> str | bool:
 
 connection = context.config.attributes.get("connection")
 if connection is None:
-    raise SystemExit("Migrations run through the program: type `ovam-labeler doctor`.")
+    raise SystemExit("Migrations run through the program: type `ovam-labeler db upgrade`.")
 context.configure(
     connection=connection,
     target_metadata=context.config.attributes.get("target_metadata"),

@@ -59,6 +59,11 @@ def head() -> str:
     return revision
 
 
+def revisions() -> set[str]:
+    """Every schema revision this program knows, the head included."""
+    return {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
+
+
 def current(connection: Connection) -> str | None:
     """The database's schema revision, None when it is blank."""
     return MigrationContext.configure(connection).get_current_revision()
@@ -77,11 +82,9 @@ def state(connection: Connection) -> SchemaState:
     found = current(connection)
     if found is None:
         return SchemaState.FOREIGN if inspect(connection).get_table_names() else SchemaState.BLANK
-    scripts = ScriptDirectory.from_config(alembic_config())
-    if found == scripts.get_current_head():
+    if found == head():
         return SchemaState.CURRENT
-    known = {script.revision for script in scripts.walk_revisions()}
-    return SchemaState.OLDER if found in known else SchemaState.NEWER
+    return SchemaState.OLDER if found in revisions() else SchemaState.NEWER
 
 
 def refusal(connection: Connection, location: Location) -> StoreError | None:
@@ -93,12 +96,12 @@ def refusal(connection: Connection, location: Location) -> StoreError | None:
             return StoreError(f"The database {location.shown} belongs to another program: choose another file.")
         case SchemaState.BLANK:
             return StoreVersionError(
-                f"The database {location.shown} is empty: type `ovam-labeler doctor`, which creates it."
+                f"The database {location.shown} is empty: type `ovam-labeler db upgrade`, which creates it."
             )
         case SchemaState.OLDER:
             return StoreVersionError(
                 f"The database {location.shown} has schema {current(connection)}, older than this program's {head()}: "
-                "type `ovam-labeler doctor`, which upgrades it."
+                "type `ovam-labeler db upgrade`."
             )
         case SchemaState.NEWER:
             return StoreVersionError(

@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ovam_labeler import __version__
-from ovam_labeler.cli import cache, demo, doctor, generate, learn, predict, serve, tokens
+from ovam_labeler.cli import cache, database, demo, doctor, generate, learn, predict, serve, tokens
 from ovam_labeler.errors import OvamError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("generate")(generate.generate)
 app.command("predict")(predict.predict)
 app.command("learn")(learn.learn)
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(database.app, name="db")
 app.add_typer(cache.app, name="cache")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
