@@ -47,6 +47,13 @@ install-postgresql: ## PostgreSQL's programs for the tests, which start a server
 	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null; } \
 	  || { [ -z "$$OVAM_REQUIRE_POSTGRES" ] && echo "PostgreSQL cannot be installed here; its tests will be skipped."; }
 
+.PHONY: install-chromium
+install-chromium: ## Chromium for the tests of the pages (root on Debian)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || { [ -z "$$OVAM_REQUIRE_BROWSER" ] && echo "Chromium cannot be installed here; the tests of the pages in a browser will be skipped."; }
+
 demo: install install-label-studio ## Start the whole loop in the browser on this machine
 	$(HOST_THREADS) $(VENV)/bin/ovam-labeler demo
 
@@ -57,7 +64,7 @@ evaluate-tiny: install ## Every figure of the embedded model beside its bar (QUI
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check resvg-py || echo "without resvg-py the unseen styles are left out"
 	OMP_NUM_THREADS=1 $(PY) -m ovam_labeler.evaluation.embedded $(if $(QUICK),--quick)
 
-test: install install-label-studio install-postgresql ## All tests
+test: install install-label-studio install-postgresql install-chromium ## All tests
 	$(HOST_THREADS) $(PY) -m pytest
 
 test-fast: install install-postgresql ## Tests without the real Label Studio and without slow ones

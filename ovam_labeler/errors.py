@@ -58,6 +58,13 @@ class NotFoundError(OvamError):
     exit_code = 2
 
 
+class ConflictError(OvamError):
+    """What was asked for does not fit what is there now: it changed meanwhile, or there is nothing to take back."""
+
+    code = "conflict"
+    status = 409
+
+
 class FetchError(OvamError):
     """An image could not be fetched; says why and what to do (token, address, storage)."""
 

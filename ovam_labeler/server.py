@@ -59,6 +59,7 @@ class ModelState:
 def make_wsgi(settings: Settings) -> tuple[Flask, Application]:
     """The WSGI application with its services, model loading and job worker started in this process."""
     from ovam_labeler.application import build_application
+    from ovam_labeler.pages.app import register_pages
     from ovam_labeler.tools.label_studio.app import create_app
     from ovam_labeler.tools.label_studio.corrections import TOOL
     from ovam_labeler.tools.label_studio.tool import LabelStudioTool
@@ -66,6 +67,7 @@ def make_wsgi(settings: Settings) -> tuple[Flask, Application]:
     application = build_application(settings, decoders={TOOL: LabelStudioTool(settings)})
     state = ModelState(application)
     app = create_app(application, state=state)
+    register_pages(app, application, state=state)
     state.start()
     application.start_worker()
     app.extensions["ovam_reconciler"].start_known()
@@ -86,7 +88,7 @@ def run_server(settings: Settings, host: str = "127.0.0.1", port: int = 9090) ->
     # urllib3 writes whole URLs at DEBUG, and those may hold signatures.
     logging.getLogger("urllib3").setLevel(logging.INFO)
     port = _checked_port(host, port)
-    print(f"Listening at http://{host}:{port}", flush=True)
+    print(f"Listening at http://{host}:{port} (pages for people: http://{host}:{port}/pages/)", flush=True)
     _Server(settings, host, port).run()
 
 

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         default=None, description="Secret the webhook must carry; unset = the webhook is open on loopback only."
     )
+    pages_password: SecretStr | None = Field(
+        default=None,
+        description="Password of the web pages under `/pages/` (basic authentication, any name, which the log keeps); "
+        "unset = the pages are open to this machine only.",
+    )
     allow_private_fetch: bool = Field(
         default=False, description="Allow images from private addresses other than the Label Studio host's."
     )

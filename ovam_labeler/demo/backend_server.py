@@ -7,6 +7,7 @@ from types import TracebackType
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from ovam_labeler.pages.app import register_pages
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.app import create_app
 
@@ -26,7 +27,9 @@ class BackendServer:
     """
 
     def __init__(self, app: Application, port: int = 0) -> None:
-        self._server = make_server("127.0.0.1", port, create_app(app), threaded=True, request_handler=_Quiet)
+        web = create_app(app)
+        register_pages(web, app)
+        self._server = make_server("127.0.0.1", port, web, threaded=True, request_handler=_Quiet)
         self.port = int(self._server.server_port)
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="demo-backend", daemon=True)

@@ -1,0 +1,63 @@
+"""Entries of the audit log as sentences for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from token_store.registry_contract import ACTIVE
+
+
+def sentence_of(entry: Mapping[str, Any]) -> str:
+    """What an entry of ``TokenStore.audit`` says happened; the entry's own word for it where it is of a kind unknown here."""
+    what = str(entry.get("what", ""))
+    details = entry.get("details")
+    details = details if isinstance(details, Mapping) else {}
+    before, after, version = details.get("from"), details.get("to"), details.get("version")
+    kind, _, _ = what.partition(".")
+    if kind in ("alias", "rollback"):
+        return _moved(str(details.get("alias", "")), before, after, back=kind == "rollback")
+    if what == "version.state":
+        return f"version {version} is {after}, was {before}"
+    if what == "version.delete":
+        return f"version {version} was deleted for good"
+    if what == "project.options":
+        return _options(before, after)
+    if what == "class.pause":
+        return "learning was paused"
+    if what == "class.resume":
+        return "learning goes on"
+    if what == "correction.retracted":
+        return f"correction {details.get('correction_id')} was withdrawn"
+    if kind == "tag":
+        value = details.get("value")
+        where = f" of version {version}" if version is not None else ""
+        return f"tag {details.get('key')}{where} {f'is {value}' if what == 'tag.set' and value else what.partition('.')[2]}"
+    return what
+
+
+def _moved(alias: str, before: object, after: object, *, back: bool) -> str:
+    if alias == ACTIVE:
+        return f"{'taken back: ' if back else ''}{_used(after)} is in use, was {_used(before)}"
+    if after is None:
+        return f"version {before} is {alias} no more"
+    return f"version {after} is {alias}" + (f", was version {before}" if before is not None else "")
+
+
+def _used(number: object) -> str:
+    return "the word" if number is None else f"version {number}"
+
+
+def _options(before: object, after: object) -> str:
+    old = before if isinstance(before, Mapping) else {}
+    new = after if isinstance(after, Mapping) else {}
+    changed = [
+        f"{key} {_value(new.get(key))}, was {_value(old.get(key))}" for key in new if new.get(key) != old.get(key)
+    ]
+    return "settings: " + ("; ".join(changed) or "unchanged")
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "unset"
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
