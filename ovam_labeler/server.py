@@ -71,6 +71,7 @@ def make_wsgi(settings: Settings) -> tuple[Flask, Application]:
     state.start()
     application.start_worker()
     app.extensions["ovam_reconciler"].start_known()
+    app.extensions["ovam_reconciler"].start_periodic()
     return app, application
 
 

@@ -80,6 +80,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds a batch predict may take before Label Studio is made to ask task by task.",
     )
+    reconcile_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="Seconds between looks through Label Studio's API for annotations whose event was lost; 0 = only at "
+        "start and at START_TRAINING.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Log level.")
 
     def resolved_database_url(self) -> str:

@@ -42,7 +42,7 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     register_errors(app)
     predict = PredictService(application, tool)
     events = EventService(application, application.jobs.notify, tool.known_image)
-    reconciler = Reconciler(tool.client, events, application)
+    reconciler = Reconciler(tool.connections, events, application)
     events.on_training = reconciler.start
     app.extensions["ovam_reconciler"] = reconciler
     where = state or (lambda: {"state": "ready", "message": ""})

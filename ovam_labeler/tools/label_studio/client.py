@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote
 
+from ovam_labeler.errors import FetchError
 from ovam_labeler.settings import Settings
-from ovam_labeler.tools.label_studio.connection import Connection
+from ovam_labeler.tools.label_studio.connection import Connection, PageMissingError
 from ovam_labeler.tools.label_studio.images import ImageFetcher
 
 
@@ -52,6 +54,53 @@ class LabelStudioClient(Connection):
     def task(self, task: int) -> dict[str, Any]:
         found: dict[str, Any] = self.call("GET", f"/api/tasks/{task}")
         return found
+
+    def project(self, project: int | str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/api/projects/{project}")
+        return found
+
+    def list_tasks(
+        self, project: int | str, *filters: tuple[str, str, str, Any], order: str = "id", page: int = 1, size: int = 200
+    ) -> list[dict[str, Any]]:
+        """One page of tasks without annotations and predictions, but with ``annotations_ids`` where filtered by them.
+
+        Args:
+            filters: (column, operator, type, value) of the data manager, all of which must hold.
+            order: column to sort by.
+        """
+        items = [{"filter": f"filter:tasks:{c}", "operator": o, "type": t, "value": v} for c, o, t, v in filters]
+        query = json.dumps({"filters": {"conjunction": "and", "items": items}, "ordering": [f"tasks:{order}"]})
+        path = f"/api/tasks?project={project}&resolve_uri=false&page={page}&page_size={size}&query={quote(query)}"
+        try:
+            answer = self.call("GET", path, timeout=120)
+        except PageMissingError:
+            return []
+        return list(answer["tasks"])
+
+    def annotations(self, task: int | str) -> list[dict[str, Any]]:
+        """All annotations of a task, skips among them."""
+        found: list[dict[str, Any]] = self.call("GET", f"/api/tasks/{task}/annotations/", timeout=60)
+        return found
+
+    def annotation_exists(self, annotation: int | str) -> bool:
+        """Raises FetchError for any answer but 200 and 404: what is not known to be gone counts as there."""
+        answer = self.raw_call("GET", f"/api/annotations/{annotation}/", timeout=60)
+        if answer.status_code not in (200, 404):
+            raise FetchError(f"Label Studio answered {answer.status_code} when asked for annotation {annotation}.")
+        return answer.status_code == 200
+
+    def prediction(self, prediction: int | str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/api/predictions/{prediction}/", timeout=60)
+        return found
+
+    def import_predictions(self, project: int | str, rows: list[dict[str, Any]]) -> int:
+        """Store predictions ``{"task", "model_version", "score", "result"}`` at once; returns how many."""
+        made = self.call("POST", f"/api/projects/{project}/import/predictions", json=rows, timeout=120)
+        return int(made["created"])
+
+    def delete_prediction(self, prediction: int | str) -> None:
+        """Delete by id: deleting by version sets the project's ``model_version`` to null (measured)."""
+        self.call("DELETE", f"/api/predictions/{prediction}/", timeout=60)
 
     def backends(self, project: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.call("GET", f"/api/ml?project={project}", timeout=60)

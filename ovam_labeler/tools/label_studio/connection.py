@@ -17,6 +17,10 @@ from ovam_labeler.tools.label_studio import network
 from ovam_labeler.tools.label_studio.credentials import Credentials, TokenRefusedError
 
 
+class PageMissingError(FetchError):
+    """Label Studio answered 404: a page past the last one, or something deleted."""
+
+
 class Connection:
     """One configured Label Studio, or none.  Thread-safe: each thread has its own session."""
 
@@ -38,6 +42,8 @@ class Connection:
         answer = self.raw_call(method, path, timeout=timeout, **kwargs)
         if answer.status_code == 401:
             raise TokenRefusedError(f"Label Studio at {self.url} refused the token (401). {self.token_advice()}")
+        if answer.status_code == 404:
+            raise PageMissingError(f"Label Studio at {self.url} has no {path.partition('?')[0]} (404).")
         if answer.status_code >= 400:
             raise FetchError(
                 f"Label Studio answered {answer.status_code} to {method} {path}: {answer.text[:800].strip().rstrip('.')}."

@@ -127,6 +127,9 @@ def truths_of(correction: Correction, image: LoadedImage) -> tuple[list[Truth], 
         known = {label.name for label in parse_label_config(str(correction.payload.get("label_config", ""))).labels}
     except BadConfigError as error:
         return [], [str(error)]
+    if isinstance(names := correction.payload.get("renamed"), Mapping):  # labels that have another name since
+        regions = [replace(r, label=str(names.get(r.label, r.label))) for r in regions]
+        known = {str(names.get(name, name)) for name in known}
     regions = _on_stored(regions, correction.payload.get("picture"))
     notes += _unknown(regions, known)
     masks: list[tuple[str, np.ndarray]] = []

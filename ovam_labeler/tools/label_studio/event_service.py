@@ -4,22 +4,23 @@ tries once and never again."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ovam_labeler.errors import BadRequestError
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
+from ovam_labeler.tools.label_studio.annotation_states import annotation_ids, deleted, teaches_nothing
 from ovam_labeler.tools.label_studio.corrections import read_event
+from ovam_labeler.tools.label_studio.outcomes import read_outcomes
+from ovam_labeler.tools.label_studio.renames import LabelNames
 from ovam_labeler.tools.label_studio.task_images import shows_several
 from ovam_labeler.translate import translate_errors
-from token_store.entities import Scope
+from token_store.contract import StoreError
+from token_store.entities import Correction, Scope, ServedPrediction
 
 log = logging.getLogger(__name__)
-
-#: Most corrections looked through when tasks are deleted.
-MAX_CORRECTIONS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class EventService:
     """Thread-safe.
 
     Attributes:
+        names: follows renamed labels.
         on_training: asked at START_TRAINING to look for a project's lost events; returns at once whether it does.
     """
 
@@ -48,6 +50,7 @@ class EventService:
         self._application = application
         self._notify = notify
         self._known_image = known_image
+        self.names = LabelNames(application.store)
         self.on_training: Callable[[Scope], bool] = lambda _scope: False
 
     def handle(self, connection: str, event: Mapping[str, Any]) -> Outcome:
@@ -64,12 +67,12 @@ class EventService:
         scope = Scope(connection, project_id(event))
         with translate_errors():
             if action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
-                return self._correction(scope, event, updated=action == "ANNOTATION_UPDATED")
+                return self._correction(scope, event)
             if action in ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED"):
-                ids = self._with_pictures(scope, event, _ids(event, "annotations"))
-                return self._retract(scope, ids, "The annotation was deleted.")
+                names = self._with_pictures(scope, event, _ids(event, "annotations"))
+                return _retracted(self.forget(scope, names, "The annotation was deleted."))
             if action == "TASKS_DELETED":
-                return self._retract_tasks(scope, set(_ids(event, "tasks")))
+                return self._retract_tasks(scope, _ids(event, "tasks"))
             if action == "START_TRAINING":
                 looked = self.on_training(scope)
                 return _ignored(
@@ -78,33 +81,54 @@ class EventService:
                     else "Corrections are learned as they come, so there is nothing to start."
                 )
             if action == "PROJECT_UPDATED":
-                return _ignored("A changed label config is read at the next /setup.")
+                followed = self.names.follow(scope, event.get("project"))
+                now = ", ".join(f"'{old}' is now '{new}'" for old, new in followed)
+                return _ignored(
+                    f"The label {now}." if followed else "A changed label config is read at the next /setup."
+                )
         log.info("The event %s of project %s is ignored.", action, scope)
         return _ignored(f"The event {action[:80]} is not used.")
 
-    def _correction(self, scope: Scope, event: Mapping[str, Any], *, updated: bool) -> Outcome:
+    def forget(self, scope: Scope, names: Sequence[str], note: str) -> list[Correction]:
+        """Take back what deleted annotations taught, and let no later event of them count; returns what changed."""
+        store = self._application.store
+        changed = store.retract_corrections(scope, names, note=note)
+        for name in names:
+            store.add_correction(deleted(scope, name), job_kind=None)
+        store.retract_corrections(scope, names, note=note)
+        store.drop_outcomes(scope, names)
+        return changed
+
+    def _correction(self, scope: Scope, event: Mapping[str, Any]) -> Outcome:
         task = event.get("task")
         task_id = str(task.get("id")) if isinstance(task, Mapping) else ""
         store = self._application.store
+        self.names.follow(scope, event.get("project"))
+        event = self.names.present(scope, event)
         options = project_options(self._application.settings, store.get_project_options(scope))
-        reading = read_event(event, scope, store.last_served(scope, task_id), exhaustive=options.exhaustive)
+        served = store.last_served(scope, task_id)
+        reading = read_event(event, scope, served, exhaustive=options.exhaustive)
         for note in reading.notes:
             log.warning("Project %s, task %s: %s", scope, task_id, note)
-        if updated and reading.untaught:
-            # What the annotator said before no longer stands.
-            gone = list(reading.untaught)
-            gone = gone if reading.corrections else self._with_pictures(scope, event, gone)
-            store.retract_corrections(scope, gone, note=reading.reason or "The annotation was changed.")
-        if not reading.corrections:
-            return _ignored(reading.reason, reading.notes)
+        self._outcomes(scope, event, served)
+        gone = list(reading.untaught)
+        gone = gone if reading.corrections else self._with_pictures(scope, event, gone, task_id)
         added = []
-        for new in reading.corrections:
+        for new in (
+            *reading.corrections,
+            # What the annotator said before no longer stands, whatever order the events come in.
+            *(teaches_nothing(scope, name, event, reading.reason) for name in gone),
+        ):
             if (image := self._known_image(new.image_ref)) is not None:
                 new = replace(new, payload={**new.payload, "image_sha256": image})
             added.append(store.add_correction(new, job_kind="learn" if options.learning else None))
-        fresh = [(correction, job) for correction, job, new in added if new]
-        if not fresh:
+        if not any(first for _, _, first in added):
             return _ignored("This event was stored before.", reading.notes)
+        if not reading.corrections:
+            return _ignored(reading.reason, reading.notes)
+        fresh = [(c, job) for c, job, first in added if first and c.labels and c.state != "retracted"]
+        if not fresh:
+            return _ignored("A later state of this annotation is known already.", reading.notes)
         if any(job is not None for _, job in fresh):
             self._notify()
         for correction, _ in fresh:
@@ -121,24 +145,28 @@ class EventService:
             body["corrections"] = [c.id for c, _ in fresh]
         return Outcome(201, body)
 
-    def _retract(self, scope: Scope, annotation_ids: list[str], note: str) -> Outcome:
-        changed = self._application.store.retract_corrections(scope, annotation_ids, note=note)
-        return Outcome(200, {"status": "retracted", "corrections": [c.id for c in changed]})
+    def _outcomes(self, scope: Scope, event: Mapping[str, Any], served: ServedPrediction | None) -> None:
+        """Keep what became of our proposals.  Without it the report knows less, but no correction is lost."""
+        try:
+            labels = list(served.regions.values()) if served is not None else []
+            self._application.store.put_outcomes(read_outcomes(event, scope, served, labels))
+        except (StoreError, KeyError, TypeError) as error:
+            log.warning("Project %s: what became of a proposal could not be kept: %s", scope, error)
 
-    def _with_pictures(self, scope: Scope, event: Mapping[str, Any], ids: list[str]) -> list[str]:
+    def _with_pictures(
+        self, scope: Scope, event: Mapping[str, Any], ids: list[str], task_id: str | None = None
+    ) -> list[str]:
         """The annotations' ids, and those under which corrections of further pictures of their tasks are known."""
-        project = event.get("project")
-        config = project.get("label_config") if isinstance(project, Mapping) else None
-        if not isinstance(config, str) or not shows_several(config):
+        if not shows_several(_config(event)):
             return ids
-        known = self._application.store.list_corrections(scope, limit=MAX_CORRECTIONS)
-        further = {c.annotation_id for c in known if c.annotation_id.partition("@")[0] in set(ids)}
+        known = self._application.store.known_annotations(scope, None if task_id is None else [task_id])
+        further = {one.annotation_id for one in known if annotation_ids([one.annotation_id]) & set(ids)}
         return sorted(further | set(ids))
 
-    def _retract_tasks(self, scope: Scope, task_ids: set[str]) -> Outcome:
-        known = self._application.store.list_corrections(scope, limit=MAX_CORRECTIONS)
-        annotations = sorted({c.annotation_id for c in known if c.task_id in task_ids and c.state != "retracted"})
-        return self._retract(scope, annotations, "The task was deleted.")
+    def _retract_tasks(self, scope: Scope, task_ids: list[str]) -> Outcome:
+        known = self._application.store.known_annotations(scope, task_ids)
+        names = sorted(one.annotation_id for one in known if one.state != "retracted")
+        return _retracted(self.forget(scope, names, "The task was deleted."))
 
 
 def project_id(event: Mapping[str, Any]) -> str:
@@ -153,6 +181,16 @@ def project_id(event: Mapping[str, Any]) -> str:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         raise BadRequestError("The field 'project' must hold Label Studio's project id, such as 2 or '2.1795379479'.")
     return text
+
+
+def _config(event: Mapping[str, Any]) -> str:
+    project = event.get("project")
+    return str(project.get("label_config") or "") if isinstance(project, Mapping) else ""
+
+
+def _retracted(corrections: list[Correction]) -> Outcome:
+    taught = [c.id for c in corrections if c.labels]
+    return Outcome(200, {"status": "retracted", "corrections": taught})
 
 
 def _ids(event: Mapping[str, Any], key: str) -> list[str]:

@@ -144,7 +144,7 @@ class PredictService:
         version: str,
     ) -> _Made:
         pictures = given.pictures
-        images = [self._tool.load_image(picture.reference) for picture in pictures]
+        images = [self._tool.load_image(picture.reference, scope.connection) for picture in pictures]
         for _ in range(ATTEMPTS):
             with translate_errors():
                 proposals = [

@@ -45,15 +45,30 @@ def test_an_update_replaces_and_one_that_teaches_nothing_takes_back(client: Any,
     assert states(application) == ["pending", "retracted"]
     skip = annotation_event([], "ANNOTATION_UPDATED", updated_at="2026-11-22T20:00:02Z", was_cancelled=True)
     assert post(client, skip).json["status"] == "ignored"
-    assert states(application) == ["retracted", "retracted"]
+    assert states(application) == ["ignored", "retracted", "retracted"]
 
 
-def test_skips_and_untouched_predictions_store_nothing(client: Any, application: DrawnApplication) -> None:
+def test_skips_and_untouched_predictions_teach_nothing(client: Any, application: DrawnApplication) -> None:
     made = client.post("/predict", json=predict_body([task(1)])).json["results"][0]["result"]
     untouched = [region | {"origin": "prediction"} for region in made]
     assert post(client, annotation_event(untouched, parent_prediction=9)).json["status"] == "ignored"
-    assert post(client, annotation_event([], was_cancelled=True, parent_prediction=9)).status_code == 200
-    assert states(application) == []
+    assert post(client, annotation_event([], was_cancelled=True, parent_prediction=9, id=6)).status_code == 200
+    assert states(application) == ["ignored", "ignored"] and application.store.list_jobs() == []
+    (outcome, *others) = application.store.list_outcomes(SCOPE)
+    assert outcome.kept and outcome.iou == 1.0 and len(others) == 1
+
+
+def test_an_older_state_that_arrives_late_counts_no_more(client: Any, application: DrawnApplication) -> None:
+    """Of an annotation that was corrected, then skipped; of one that was corrected, then deleted."""
+    early, late = "2026-11-22T20:00:00Z", "2026-11-22T20:00:05Z"
+    corrected = annotation_event([brush("disc", half())], updated_at=early)
+    post(client, annotation_event([], "ANNOTATION_UPDATED", updated_at=late, was_cancelled=True))
+    assert post(client, corrected).json["reason"] == "A later state of this annotation is known already."
+    deleted = captured("webhook_ANNOTATIONS_DELETED") | {"annotations": [{"id": 77}]}
+    assert post(client, deleted).json["corrections"] == []
+    gone = annotation_event([brush("disc", half())], updated_at=late, id=77)
+    assert post(client, gone).json["status"] == "ignored"
+    assert application.store.list_jobs() == [] and application.notified == 0
 
 
 def test_an_emptied_prediction_is_stored_as_a_correction_of_all_its_labels(client: Any) -> None:
@@ -75,7 +90,8 @@ def test_deleted_annotations_and_tasks_are_retracted(client: Any, application: D
     deleted = captured("webhook_ANNOTATIONS_DELETED")
     assert len(post(client, deleted).json["corrections"]) == 1
     assert len(post(client, captured("webhook_TASKS_DELETED")).json["corrections"]) == 1  # of task 3
-    assert sorted(states(application)) == ["pending", "retracted", "retracted"]
+    known = application.store.known_annotations(SCOPE)
+    assert sorted(k.state for k in known) == ["pending", "retracted", "retracted"]
     assert post(client, deleted).json["corrections"] == []
 
 

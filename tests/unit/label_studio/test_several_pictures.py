@@ -23,6 +23,7 @@ PAGES = """<View><Image name="pages" valueList="$pages"/>
   <BrushLabels name="tag" toName="pages"><Label value="disc"/></BrushLabels></View>"""
 SIZES = {"left": (24, 32), "right": (40, 20)}
 SCOPE = Scope("default", "2")
+LATER = "2026-11-25T00:00:00Z"
 
 
 def data(config: str = TAGS) -> dict[str, Any]:
@@ -105,13 +106,14 @@ def test_a_region_deleted_on_one_picture_says_nothing_of_the_other(client: Any, 
     kept += [r | {"origin": "prediction"} for r in made["result"] if r["value"]["brushlabels"] == ["bar"]]
     answer = client.post("/webhook", json=event(kept, parent_prediction=5)).json
     assert answer["labels"] == ["disc"] and "corrections" not in answer
-    (correction,) = application.store.list_corrections(SCOPE)
+    (correction,) = [c for c in application.store.list_corrections(SCOPE) if c.labels]
     assert correction.annotation_id.endswith("@right") and correction.labels == ("disc",)
     assert made["result"][1]["id"].endswith(picture_mark("@right"))
 
 
 def states(application: DrawnApplication) -> dict[str, str]:
-    return {c.annotation_id.partition("@")[2]: c.state for c in application.store.list_corrections(SCOPE)}
+    found = application.store.list_corrections(SCOPE)
+    return {c.annotation_id.partition("@")[2]: c.state for c in found if c.labels}
 
 
 def test_updates_and_deletions_reach_every_picture(client: Any, application: DrawnApplication) -> None:
@@ -129,7 +131,7 @@ def test_updates_and_deletions_reach_every_picture(client: Any, application: Dra
 
 def test_a_skip_takes_back_every_picture(client: Any, application: DrawnApplication) -> None:
     client.post("/webhook", json=event([drawn("left"), drawn("right")]))
-    client.post("/webhook", json=event([], action="ANNOTATION_UPDATED", was_cancelled=True))
+    client.post("/webhook", json=event([], action="ANNOTATION_UPDATED", was_cancelled=True, updated_at=LATER))
     assert set(states(application).values()) == {"retracted"}
 
 

@@ -1,0 +1,271 @@
+"""Label Studio 1.23.2's API as measured, in memory: projects, tasks, annotations, predictions, webhooks.
+
+Answers have the shapes and the quirks of the real one (``docs/label_studio.md``): an annotation touches its task's
+``updated_at``, a bulk import of predictions does not; a deleted prediction as ``parent_prediction`` is 400; a page past
+the last is 404; a light task list names annotation ids only where it is filtered by them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import requests
+from protocol_helpers import CONFIG, captured, data_uri
+
+from ovam_labeler.settings import Settings
+from ovam_labeler.tools.label_studio.client import LabelStudioClient
+
+_ROUTES: list[tuple[str, re.Pattern[str], str]] = [
+    ("GET", re.compile(r"/api/projects/(\d+)/?"), "_project"),
+    ("PATCH", re.compile(r"/api/projects/(\d+)/?"), "_change_project"),
+    ("GET", re.compile(r"/api/tasks/?"), "_tasks"),
+    ("GET", re.compile(r"/api/tasks/(\d+)/annotations/"), "_annotations"),
+    ("POST", re.compile(r"/api/tasks/(\d+)/annotations/"), "_annotate"),
+    ("GET", re.compile(r"/api/annotations/(\d+)/"), "_annotation"),
+    ("PATCH", re.compile(r"/api/annotations/(\d+)/"), "_change_annotation"),
+    ("DELETE", re.compile(r"/api/annotations/(\d+)/"), "_delete_annotation"),
+    ("GET", re.compile(r"/api/predictions/?"), "_predictions"),
+    ("GET", re.compile(r"/api/predictions/(\d+)/"), "_prediction"),
+    ("DELETE", re.compile(r"/api/predictions/(\d+)/"), "_delete_prediction"),
+    ("POST", re.compile(r"/api/projects/(\d+)/import/predictions"), "_import_predictions"),
+    ("GET", re.compile(r"/api/ml/?"), "_backends"),
+    ("PATCH", re.compile(r"/api/ml/(\d+)"), "_change_backend"),
+]
+
+
+class FakeStudio:
+    """One Label Studio with project 2.  Thread-safe, as one request after the other.
+
+    Attributes:
+        deliver: given every webhook event's body, within the request that caused it.
+        down: while True nothing answers, as when Label Studio is restarted.
+        calls: (method, path) of every request.
+    """
+
+    def __init__(self, tasks: int = 3, config: str = CONFIG) -> None:
+        self.deliver: Callable[[dict[str, Any]], None] = lambda _event: None
+        self.down = False
+        self.calls: list[tuple[str, str]] = []
+        self._lock = threading.RLock()
+        self._clock = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+        self._ids = {"annotation": 0, "prediction": 0}
+        self.project: dict[str, Any] = {**captured("webhook_PROJECT_UPDATED")["project"], "id": 2}
+        self.project |= {"label_config": config, "sampling": "Sequential sampling"}
+        self.backends: list[dict[str, Any]] = []
+        self.annotations: dict[int, dict[str, Any]] = {}
+        self.predictions: dict[int, dict[str, Any]] = {}
+        self.tasks: dict[int, dict[str, Any]] = {}
+        for number in range(1, tasks + 1):
+            data = {"image": data_uri(shade=number % 256)}
+            self.tasks[number] = {"id": number, "data": data, "project": 2, "overlap": 1, "updated_at": self._now()}
+
+    def client(self, settings: Settings | None = None) -> LabelStudioClient:
+        return _FakeClient(self, settings or Settings(label_studio_url="http://studio", _env_file=None))
+
+    # -- what annotators do ---------------------------------------------------------------------------------------
+    def submit(self, task: int, result: list[dict[str, Any]], **fields: Any) -> int:
+        return int(self.request("POST", f"/api/tasks/{task}/annotations/", {"result": result, **fields})[1]["id"])
+
+    def update(self, annotation: int, result: list[dict[str, Any]], **fields: Any) -> None:
+        self.request("PATCH", f"/api/annotations/{annotation}/", {"result": result, **fields})
+
+    def delete(self, annotation: int) -> None:
+        self.request("DELETE", f"/api/annotations/{annotation}/", None)
+
+    def delete_task(self, task: int) -> None:
+        with self._lock:
+            del self.tasks[task]
+            self.annotations = {k: a for k, a in self.annotations.items() if a["task"] != task}
+            self._send("TASKS_DELETED", tasks=[{"id": task}])
+
+    def set_config(self, config: str) -> None:
+        self.request("PATCH", "/api/projects/2", {"label_config": config})
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """While this holds, every event is lost."""
+        deliver, self.deliver = self.deliver, lambda _event: None
+        try:
+            yield
+        finally:
+            self.deliver = deliver
+
+    # -- the API --------------------------------------------------------------------------------------------------
+    def request(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if self.down:
+            raise requests.ConnectionError("down")
+        parts = urlsplit(path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        with self._lock:
+            self.calls.append((method, parts.path))
+            for verb, pattern, name in _ROUTES:
+                if verb == method and (match := pattern.fullmatch(parts.path)):
+                    answer: tuple[int, Any] = getattr(self, name)(*map(int, match.groups()), query=query, body=body)
+                    return answer[0], json.loads(json.dumps(answer[1]))
+        return 404, {"detail": "Not found."}
+
+    def _project(self, project: int, **_: Any) -> tuple[int, Any]:
+        return (200, self.project) if project == 2 else (404, {"detail": "Not found."})
+
+    def _change_project(self, project: int, body: Any, **_: Any) -> tuple[int, Any]:
+        self.project |= {**body, "updated_at": self._now()}
+        self._send("PROJECT_UPDATED")
+        return 200, self.project
+
+    def _tasks(self, query: Mapping[str, str], **_: Any) -> tuple[int, Any]:
+        asked = json.loads(query.get("query", "{}"))
+        filters = asked.get("filters", {}).get("items", [])
+        rows = [self._light(task, filters) for task in self.tasks.values() if self._matches(task, filters)]
+        order = (asked.get("ordering") or ["tasks:id"])[0]
+        rows.sort(key=lambda row: (row[order.removeprefix("tasks:")], row["id"]))
+        size, page = int(query.get("page_size", 30)), int(query.get("page", 1))
+        found = rows[(page - 1) * size : page * size]
+        if not found and page > 1:
+            return 404, {"detail": "Invalid page."}
+        return 200, {"total": len(rows), "total_annotations": 0, "total_predictions": 0, "tasks": found}
+
+    def _light(self, task: dict[str, Any], filters: list[dict[str, Any]]) -> dict[str, Any]:
+        mine = [a for a in self.annotations.values() if a["task"] == task["id"]]
+        wanted = any(f["filter"] == "filter:tasks:annotations_ids" for f in filters)
+        cancelled = sum(bool(a["was_cancelled"]) for a in mine)
+        return {
+            **task,
+            "total_annotations": len(mine) - cancelled,
+            "cancelled_annotations": cancelled,
+            "annotations_ids": ",".join(str(a["id"]) for a in reversed(mine)) if wanted else "",
+            "is_labeled": len(mine) - cancelled >= task["overlap"],
+            "drafts": [],
+        }
+
+    def _matches(self, task: dict[str, Any], filters: list[dict[str, Any]]) -> bool:
+        row = self._light(task, [{"filter": "filter:tasks:annotations_ids"}])
+        for one in filters:
+            value = row[one["filter"].removeprefix("filter:tasks:")]
+            holds = {
+                "greater_or_equal": lambda v, w: datetime.fromisoformat(v) >= datetime.fromisoformat(w),
+                "equal": lambda v, w: v == w,
+                "empty": lambda v, w: (not v) == w,
+            }[one["operator"]](value, one["value"])
+            if not holds:
+                return False
+        return True
+
+    def _annotations(self, task: int, **_: Any) -> tuple[int, Any]:
+        if task not in self.tasks:
+            return 404, {"detail": "Not found."}
+        return 200, [a for a in self.annotations.values() if a["task"] == task]
+
+    def _annotate(self, task: int, body: Any, **_: Any) -> tuple[int, Any]:
+        parent = body.get("parent_prediction")
+        if parent is not None and parent not in self.predictions:
+            return 400, {
+                "validation_errors": {"parent_prediction": [f'Invalid pk "{parent}" - object does not exist.']}
+            }
+        self._ids["annotation"] += 1
+        now = self._now()
+        made = {
+            **captured("webhook_ANNOTATION_CREATED")["annotation"],
+            "was_cancelled": False,
+            "parent_prediction": None,
+            **body,
+            "id": self._ids["annotation"],
+            "task": task,
+            "created_at": now,
+            "updated_at": now,
+        }
+        self.annotations[made["id"]] = made
+        self._touch(task)
+        self._send("ANNOTATION_CREATED", annotation=made, task=self.tasks[task])
+        return 201, made
+
+    def _annotation(self, annotation: int, **_: Any) -> tuple[int, Any]:
+        found = self.annotations.get(annotation)
+        return (200, found) if found else (404, {"detail": "Not found."})
+
+    def _change_annotation(self, annotation: int, body: Any, **_: Any) -> tuple[int, Any]:
+        found = self.annotations[annotation]
+        self.annotations[annotation] = found = {**found, **body, "updated_at": self._now()}
+        self._touch(found["task"])
+        self._send("ANNOTATION_UPDATED", annotation=found, task=self.tasks[found["task"]])
+        return 200, found
+
+    def _delete_annotation(self, annotation: int, **_: Any) -> tuple[int, Any]:
+        found = self.annotations.pop(annotation, None)
+        if found is None:
+            return 404, {"detail": "Not found."}
+        self._touch(found["task"])
+        self._send("ANNOTATIONS_DELETED", annotations=[{"id": annotation}])
+        return 204, None
+
+    def _predictions(self, query: Mapping[str, str], **_: Any) -> tuple[int, Any]:
+        return 200, [p for p in self.predictions.values() if p["task"] == int(query["task"])]
+
+    def _prediction(self, prediction: int, **_: Any) -> tuple[int, Any]:
+        found = self.predictions.get(prediction)
+        return (200, found) if found else (404, {"detail": "Not found."})
+
+    def _delete_prediction(self, prediction: int, **_: Any) -> tuple[int, Any]:
+        found = self.predictions.pop(prediction, None)
+        if found is None:
+            return 404, {"detail": "Not found."}
+        self._touch(found["task"])
+        return 204, None
+
+    def _import_predictions(self, project: int, body: Any, **_: Any) -> tuple[int, Any]:
+        for row in body:
+            self.add_prediction(row)
+        return 201, {"created": len(body)}
+
+    def add_prediction(self, row: Mapping[str, Any]) -> int:
+        self._ids["prediction"] += 1
+        number = self._ids["prediction"]
+        self.predictions[number] = {**row, "id": number, "project": 2, "created_at": self._now()}
+        return number
+
+    def _backends(self, **_: Any) -> tuple[int, Any]:
+        return 200, self.backends
+
+    def _change_backend(self, backend: int, body: Any, **_: Any) -> tuple[int, Any]:
+        (found,) = [b for b in self.backends if b["id"] == backend]
+        if self.project["model_version"] == found["title"] and "title" in body:
+            self.project["model_version"] = body["title"]  # measured
+        found |= body
+        return 200, found
+
+    def _touch(self, task: int) -> None:
+        if task in self.tasks:
+            self.tasks[task]["updated_at"] = self._now()
+
+    def _send(self, action: str, **fields: Any) -> None:
+        self.deliver(json.loads(json.dumps({"action": action, **fields, "project": self.project})))
+
+    def _now(self) -> str:
+        self._clock += timedelta(milliseconds=137)
+        return self._clock.isoformat().replace("+00:00", "Z")
+
+
+class _FakeClient(LabelStudioClient):
+    """Our own client, its HTTP replaced."""
+
+    def __init__(self, studio: FakeStudio, settings: Settings) -> None:
+        super().__init__(settings)
+        self._studio = studio
+
+    def raw_call(self, method: str, path: str, *, timeout: float | None = None, **kwargs: Any) -> requests.Response:
+        from ovam_labeler.errors import FetchError
+
+        try:
+            status, body = self._studio.request(method, path, kwargs.get("json"))
+        except requests.RequestException as error:
+            raise FetchError(f"Label Studio at {self.url} is not reachable; is it running?") from error
+        answer = requests.Response()
+        answer.status_code = status
+        answer._content = b"" if body is None else json.dumps(body).encode()
+        return answer
