@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         description="Password of the web pages under `/pages/` (basic authentication, any name, which the log keeps); "
         "unset = the pages are open to this machine only.",
     )
+    image_stores: str = Field(
+        default="",
+        description="Buckets that tasks may name images in, separated by commas: `s3://bucket`, `s3://bucket/folder`, "
+        "`gs://bucket`.  Read with this process's own cloud credentials, so no others are.",
+    )
     allow_private_fetch: bool = Field(
         default=False, description="Allow images from private addresses other than the Label Studio host's."
     )

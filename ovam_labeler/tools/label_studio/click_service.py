@@ -87,7 +87,8 @@ class ClickService:
         asked = replace(options, presence=False, overlap="independent")
 
         def propose() -> Proposal:
-            image = self._images.get((scope, picture.reference), lambda: self._tool.load_image(picture.reference))
+            key = (scope.connection, picture.reference)
+            image = self._images.get(key, lambda: self._tool.load_image(picture.reference, scope.connection))
             with translate_errors():
                 return self._application.proposer.propose(image, [label], scope, asked, prompt=prompt)[0]
 

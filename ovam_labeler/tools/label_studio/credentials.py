@@ -6,6 +6,7 @@ A legacy token is sent as it is.  A personal access token is a JWT *refresh* tok
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -32,13 +33,20 @@ def is_personal_access_token(token: str) -> bool:
 class Credentials:
     """Gives the ``Authorization`` header for the configured Label Studio; thread-safe."""
 
-    def __init__(self, url: str, token: str | None, post: Callable[..., requests.Response]) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        post: Callable[..., requests.Response],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = url.rstrip("/")
         self._token = token
         self._post = post
+        self._clock = clock
         self._offered = False
         self._access = ""
-        self._until = 0.0
+        self._until = -math.inf
         self._lock = threading.Lock()
 
     @property
@@ -63,15 +71,16 @@ class Credentials:
         if not is_personal_access_token(token):
             return {"Authorization": f"Token {token}"}
         with self._lock:
-            if time.monotonic() >= self._until:
+            if self._clock() >= self._until:
+                asked = self._clock()
                 self._access = self._exchange(token)
-                self._until = time.monotonic() + ACCESS_SECONDS
+                self._until = asked + ACCESS_SECONDS
             return {"Authorization": f"Bearer {self._access}"}
 
     def renew(self) -> bool:
         """Forget the access token after a 401.  True where asking again can help."""
         with self._lock:
-            self._until = 0.0
+            self._until = -math.inf
             return bool(self._token) and is_personal_access_token(self._token or "")
 
     def _exchange(self, token: str) -> str:

@@ -43,7 +43,7 @@ class EventService:
         self,
         application: Application,
         notify: Callable[[], None],
-        known_image: Callable[[str], str | None] = lambda _reference: None,
+        known_image: Callable[[str, str], str | None] = lambda _reference, _connection: None,
     ) -> None:
         """Args: notify wakes the worker after a job was stored; known_image gives the sha256 of an image that was
         fetched under that reference, so that its capture is kept for the job before the job has fetched it again."""
@@ -119,7 +119,7 @@ class EventService:
             # What the annotator said before no longer stands, whatever order the events come in.
             *(teaches_nothing(scope, name, event, reading.reason) for name in gone),
         ):
-            if (image := self._known_image(new.image_ref)) is not None:
+            if (image := self._known_image(new.image_ref, scope.connection)) is not None:
                 new = replace(new, payload={**new.payload, "image_sha256": image})
             added.append(store.add_correction(new, job_kind="learn" if options.learning else None))
         if not any(first for _, _, first in added):

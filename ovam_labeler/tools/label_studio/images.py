@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from ovam_labeler.errors import BadImageError, FetchError
 from ovam_labeler.tools.label_studio import network
 from ovam_labeler.tools.label_studio.connection import Connection
+from ovam_labeler.tools.label_studio.images_stored import fetch_stored, is_stored
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
@@ -31,8 +32,8 @@ class ImageFetcher:
         """The bytes of an image as a task names it.
 
         Args:
-            reference: a path on Label Studio (``/data/upload/...``, ``/data/local-files/?d=...``), an http(s) URL or
-                a ``data:`` URI.
+            reference: a path on Label Studio (``/data/upload/...``, ``/data/local-files/?d=...``), an http(s) URL, an
+                ``s3://`` or ``gs://`` address within ``OVAM_IMAGE_STORES``, or a ``data:`` URI.
 
         Raises:
             FetchError: says why and what to do.
@@ -47,10 +48,14 @@ class ImageFetcher:
                     "OVAM_LABEL_STUDIO_URL and OVAM_LABEL_STUDIO_TOKEN."
                 )
             reference = self._url + reference
+        if is_stored(reference):
+            return fetch_stored(reference, self._settings)
         if not reference.startswith(("http://", "https://")):
             scheme = reference.split(":", 1)[0] if ":" in reference[:12] else ""
             what = f"'{scheme}:' addresses are not read" if scheme else "it is neither a path of Label Studio nor a URL"
-            raise FetchError(f"The image {_short(reference)} cannot be fetched: {what}; use http(s) or an upload.")
+            raise FetchError(
+                f"The image {_short(reference)} cannot be fetched: {what}; use http(s), s3, gs or an upload."
+            )
         return self._download(reference)
 
     def _from_data_uri(self, reference: str) -> bytes:
@@ -101,6 +106,8 @@ class ImageFetcher:
         except requests.Timeout as error:
             raise self._late(url) from error
         except (requests.RequestException, ValueError) as error:
+            if time.monotonic() >= deadline:
+                raise self._late(url) from error
             raise FetchError(f"The image {_short(url)} cannot be fetched: its host is not reachable.") from error
 
     def _body(self, url: str, answer: requests.Response, deadline: float) -> bytes:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,15 +91,47 @@ def _connect(connection: HTTPConnection, allow_private: Callable[[str, int], boo
                 "your Label Studio, or OVAM_ALLOW_PRIVATE_FETCH=true to allow private addresses."
             )
     timeout = connection.timeout if isinstance(connection.timeout, int | float) else None
+    until = None if timeout is None else time.monotonic() + timeout
     problem: OSError | None = None
     for address in addresses:
+        # A name with many addresses that do not answer takes no longer than one.
+        left = None if until is None else max(until - time.monotonic(), 0.01)
         try:
-            made = socket.create_connection((address, port), timeout)
+            made = socket.create_connection((address, port), left)
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return made
         except OSError as error:
             problem = error
     raise NewConnectionError(connection, f"no connection to {host}:{port}: {problem}") from problem
+
+
+@contextmanager
+def _ended_in_time(watched: object, seconds: object) -> Iterator[None]:
+    """End a connection that is still at it after ``seconds``.
+
+    A socket's own time limit starts anew with each byte, so a host that sends one now and then would hold a thread for
+    hours before its headers are complete.
+
+    Args:
+        watched: a socket, or a function that gives it when the time is over.
+    """
+    if not isinstance(seconds, int | float):
+        yield
+        return
+
+    def end() -> None:
+        found = watched() if callable(watched) else watched
+        if isinstance(found, socket.socket):
+            with suppress(OSError):
+                socket.socket.shutdown(found, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _GuardedAdapter(HTTPAdapter):
@@ -114,9 +149,31 @@ class _GuardedAdapter(HTTPAdapter):
             def _new_conn(self) -> socket.socket:
                 return _connect(self, allow_private)
 
+            def getresponse(self) -> Any:
+                with _ended_in_time(self.sock, self.timeout):
+                    return super().getresponse()
+
         class Secure(HTTPSConnection):
+            _watched: socket.socket | None = None
+
             def _new_conn(self) -> socket.socket:
-                return _connect(self, allow_private)
+                made = _connect(self, allow_private)
+                # The handshake takes the socket over; another handle on it lets the watch end it all the same.
+                self._watched = made.dup()
+                return made
+
+            def connect(self) -> None:
+                self._watched = None
+                try:
+                    with _ended_in_time(lambda: self._watched, self.timeout):
+                        super().connect()
+                finally:
+                    if self._watched is not None:
+                        self._watched.close()
+
+            def getresponse(self) -> Any:
+                with _ended_in_time(self.sock, self.timeout):
+                    return super().getresponse()
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain

@@ -90,18 +90,19 @@ class LabelStudioTool:
         data = self.connections.client(connection).fetch_image(reference)
         image = load_image(data, max_pixels=self.settings.max_image_pixels, max_bytes=self.settings.max_image_bytes)
         with self._lock:
-            self._known[_short(reference)] = image.sha256
-            self._known.move_to_end(_short(reference))
+            key = _short(reference, connection)
+            self._known[key] = image.sha256
+            self._known.move_to_end(key)
             while len(self._known) > KNOWN_IMAGES:
                 self._known.popitem(last=False)
         return image
 
-    def known_image(self, reference: str) -> str | None:
+    def known_image(self, reference: str, connection: str = DEFAULT) -> str | None:
         """The identity of the image last fetched under a reference by this process; None where it fetched none."""
         with self._lock:
-            return self._known.get(_short(reference))
+            return self._known.get(_short(reference, connection))
 
 
-def _short(reference: str) -> bytes:
-    """A reference may be a data: URI of megabytes."""
-    return hashlib.sha256(reference.encode("utf-8", "surrogatepass")).digest()
+def _short(reference: str, connection: str) -> bytes:
+    """A reference may be a data: URI of megabytes, and two Label Studios use the same paths."""
+    return hashlib.sha256(f"{connection}\0{reference}".encode("utf-8", "surrogatepass")).digest()

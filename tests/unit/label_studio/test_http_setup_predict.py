@@ -70,7 +70,7 @@ def test_a_bad_task_is_skipped_and_the_others_kept(client: Any, caplog: pytest.L
     ]
     made = results(client, predict_body([task(1), *bad, task(2)]))
     assert [bool(entry) for entry in made] == [True, False, False, False, False, False, True]
-    assert "no image that can be read" in caplog.text and "'s3:' addresses are not read" in caplog.text
+    assert "no image that can be read" in caplog.text and "'s3://bucket/a.png' lies in a bucket" in caplog.text
     assert "Traceback" not in caplog.text
 
 
