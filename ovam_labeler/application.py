@@ -14,7 +14,7 @@ from ovam_labeler.direct import DirectDecoder
 from ovam_labeler.domain import LearnResult
 from ovam_labeler.errors import ModelError, OvamError
 from ovam_labeler.inference import InferenceService
-from ovam_labeler.jobs.contract import JobEngine
+from ovam_labeler.jobs.contract import JobEngine, JobHandler
 from ovam_labeler.jobs.handlers import LEARN, LearnHandler
 from ovam_labeler.jobs.local import LocalJobs
 from ovam_labeler.learn import LearnService
@@ -62,8 +62,8 @@ class OvamApplication:
         self.learner = LearnService(
             settings, store, self.backend, self.inference, self.vocabulary, self.decoders, direct
         )
-        handlers = {LEARN: LearnHandler(self.learner, store, self._learned)}
-        self.jobs: JobEngine = LocalJobs(store, handlers, settings.data_dir / "workers")
+        self._handlers: dict[str, JobHandler] = {LEARN: LearnHandler(self.learner, store, self._learned)}
+        self.jobs: JobEngine = LocalJobs(store, self._handlers, settings.data_dir / "workers")
 
     def backend(self) -> Backend:
         """The base model: text encoder and key projections at the first call, the UNet only where an image is read.
@@ -82,6 +82,10 @@ class OvamApplication:
     def start_worker(self) -> None:
         with translate_errors():
             self.jobs.start()
+
+    def add_handler(self, kind: str, handler: JobHandler) -> None:
+        """Have another kind of job done by this process's worker; before :meth:`start_worker`."""
+        self._handlers[kind] = handler
 
     def on_learned(self, listener: Callable[[Job, list[LearnResult]], None]) -> None:
         """Have a function called on the worker thread after each learned correction, e.g. to predict again."""

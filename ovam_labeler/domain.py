@@ -52,6 +52,7 @@ class ProjectOptions:
         presence: whether absent classes are left out.
         words, learning: whether unlearned labels are proposed by their words; whether corrections teach.
         regions: one region a ``"class"``, or one for each connected ``"object"``; polygons are always one an object.
+        push: open tasks that are predicted again and pushed when a token lands; 0 = none.
         max_regions, polygon_points: regions of one label, and points of one polygon, at most.
     """
 
@@ -64,6 +65,7 @@ class ProjectOptions:
     words: bool = True
     learning: bool = True
     regions: Literal["class", "object"] = "class"
+    push: int = 10
     max_regions: int = 50
     polygon_points: int = 80
 

@@ -6,7 +6,7 @@ The implementations live in ``image_source``, ``capture_cache``, ``inference``, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -15,10 +15,10 @@ import numpy as np
 from backends.contract import Backend, Capture, Needs, Progress
 from ovam_labeler.capture_cache import CaptureCache
 from ovam_labeler.domain import Label, LearnResult, LoadedImage, ProjectOptions, Proposal
-from ovam_labeler.jobs.contract import JobEngine
+from ovam_labeler.jobs.contract import JobEngine, JobHandler
 from ovam_labeler.settings import Settings
 from token_store.contract import TokenStore
-from token_store.entities import Correction, Scope
+from token_store.entities import Correction, Job, Scope
 
 
 class Inference(Protocol):
@@ -120,6 +120,12 @@ class Application(Protocol):
 
     def backend(self) -> Backend:
         """The base model, loaded at the first call.  Raises ModelError with what to type."""
+
+    def add_handler(self, kind: str, handler: JobHandler) -> None:
+        """Have another kind of job done by this process's worker; before the worker is started."""
+
+    def on_learned(self, listener: Callable[[Job, list[LearnResult]], None]) -> None:
+        """Have a function called on the worker thread after each learned correction."""
 
     def start_worker(self) -> None:
         """Start the job worker thread (requeues interrupted jobs first)."""

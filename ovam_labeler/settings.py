@@ -85,6 +85,17 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds a batch predict may take before Label Studio is made to ask task by task.",
     )
+    batches: Literal["one-by-one", "push"] = Field(
+        default="one-by-one",
+        description="A batch that would take longer than `OVAM_PREDICT_BUDGET`: `one-by-one` makes Label Studio ask task by "
+        "task; `push` predicts the rest in the background and hands it over through Label Studio's API.",
+    )
+    push_delay: float = Field(
+        default=3.0,
+        ge=0,
+        description="Seconds after a token has landed until the next open tasks are predicted again and pushed; several "
+        "tokens in a row give one push.",
+    )
     reconcile_seconds: float = Field(
         default=300.0,
         ge=0,

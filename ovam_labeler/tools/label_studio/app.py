@@ -13,6 +13,7 @@ from ovam_labeler.tools.label_studio.corrections import TOOL
 from ovam_labeler.tools.label_studio.errors import register_errors
 from ovam_labeler.tools.label_studio.event_service import EventService
 from ovam_labeler.tools.label_studio.predict_service import PredictService
+from ovam_labeler.tools.label_studio.push import PUSH, Pusher
 from ovam_labeler.tools.label_studio.reconcile import Reconciler
 from ovam_labeler.tools.label_studio.routes import predictions, setup, status, webhook
 from ovam_labeler.tools.label_studio.tool import LabelStudioTool
@@ -42,6 +43,10 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     register_errors(app)
     predict = PredictService(application, tool)
     events = EventService(application, application.jobs.notify, tool.known_image)
+    pusher = Pusher(application, tool, predict)
+    predict.hand_over = pusher.hand_over
+    application.add_handler(PUSH, pusher)
+    application.on_learned(pusher.learned)
     reconciler = Reconciler(tool.connections, events, application)
     events.on_training = reconciler.start
     app.extensions["ovam_reconciler"] = reconciler

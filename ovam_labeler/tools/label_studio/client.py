@@ -51,7 +51,7 @@ class LabelStudioClient(Connection):
         found: list[dict[str, Any]] = self.call("GET", f"/api/projects/{project}/export?exportType=JSON", timeout=300)
         return found
 
-    def task(self, task: int) -> dict[str, Any]:
+    def task(self, task: int | str) -> dict[str, Any]:
         found: dict[str, Any] = self.call("GET", f"/api/tasks/{task}")
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ KEPT, KEPT_SECONDS = 128, 600.0
 #: A token that becomes active while masks are made changes the version; they are made again at most this often.
 ATTEMPTS = 3
 
+#: A request equal to one under way is its twin for so long; then Label Studio has given the first one up (100 s).
+TWIN_SECONDS = 60.0
+
+#: Time Label Studio is given to store the first one's answer before its twin is answered with nothing.
+STORING_SECONDS = 0.5
+
 #: How Label Studio is told to pass over a task and keep the others (measured).
 SKIP: list[Any] = []
 
@@ -45,7 +52,11 @@ class _Made:
 
 
 class PredictService:
-    """Thread-safe."""
+    """Thread-safe.
+
+    Attributes:
+        hand_over: given the tasks that cannot be done while Label Studio waits; whether they are done otherwise.
+    """
 
     def __init__(
         self, application: Application, tool: LabelStudioTool, clock: Callable[[], float] = time.monotonic
@@ -55,6 +66,9 @@ class PredictService:
         self._clock = clock
         self._flight: SingleFlight[_Made] = SingleFlight(KEPT, KEPT_SECONDS)
         self._clicks = ClickService(application, tool, self.model_version)
+        self._asked: dict[tuple[Scope, str], float] = {}
+        self._asking = threading.Lock()
+        self.hand_over: Callable[[Scope, list[str]], bool] = lambda _scope, _tasks: False
 
     def options(self, scope: Scope) -> ProjectOptions:
         """The project's options, from memory and one read of the store."""
@@ -87,6 +101,54 @@ class PredictService:
         options = self.options(scope)
         if context is not None and "result" not in context:
             context = None
+        if context is not None or len(tasks) != 1 or not task_id(tasks[0]):
+            return self._answer(scope, config, options, tasks, context)
+        key = (scope, task_id(tasks[0]))
+        with self._asking:
+            under_way = self._clock() - self._asked.get(key, float("-inf")) < TWIN_SECONDS
+            if not under_way:
+                self._asked[key] = self._clock()
+        if under_way:
+            return self._twin(key)
+        try:
+            return self._answer(scope, config, options, tasks, None)
+        finally:
+            with self._asking:
+                self._asked.pop(key, None)
+
+    def _twin(self, key: tuple[Scope, str]) -> list[Any]:
+        """Answer of the second of two equal requests at once: nothing, when the first is done and stored.
+
+        The data manager asks twice for a task that is opened, and Label Studio stores whatever it is given, twice.
+        """
+        end = self._clock() + TWIN_SECONDS
+        while self._clock() < end:
+            with self._asking:
+                if key not in self._asked:
+                    break
+            time.sleep(0.02)
+        time.sleep(STORING_SECONDS)
+        return [SKIP]
+
+    def prediction_of(
+        self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """One task's prediction ``{"model_version", "score", "result"}``, remembered as served; None with a sentence in
+        the log where there is none."""
+        made = self._made_or_none(scope, config, options, task, 0, None)
+        if made is None:
+            return None
+        self._remember([self._served(scope, task, made, config)])
+        return made.prediction
+
+    def _answer(
+        self,
+        scope: Scope,
+        config: ParsedConfig,
+        options: ProjectOptions,
+        tasks: Sequence[object],
+        context: Mapping[str, Any] | None,
+    ) -> list[Any]:
         budget, began = self._application.settings.predict_budget, self._clock()
         results: list[Any] = []
         served: list[ServedPrediction] = []
@@ -97,6 +159,10 @@ class PredictService:
                 served.append(self._served(scope, task, made, config))
             spent, done, left = self._clock() - began, index + 1, len(tasks) - index - 1
             if left and spent / done * left > budget - spent:
+                if context is None and self.hand_over(scope, [task_id(t) for t in tasks[done:] if task_id(t)]):
+                    log.info("%d of %d tasks are predicted in the background and pushed.", left, len(tasks))
+                    results += [SKIP] * left
+                    break
                 log.info(
                     "%d tasks would take longer than %g s; Label Studio is made to ask one by one.", len(tasks), budget
                 )

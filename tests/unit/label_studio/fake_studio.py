@@ -26,6 +26,7 @@ _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
     ("GET", re.compile(r"/api/projects/(\d+)/?"), "_project"),
     ("PATCH", re.compile(r"/api/projects/(\d+)/?"), "_change_project"),
     ("GET", re.compile(r"/api/tasks/?"), "_tasks"),
+    ("GET", re.compile(r"/api/tasks/(\d+)/?"), "_task"),
     ("GET", re.compile(r"/api/tasks/(\d+)/annotations/"), "_annotations"),
     ("POST", re.compile(r"/api/tasks/(\d+)/annotations/"), "_annotate"),
     ("GET", re.compile(r"/api/annotations/(\d+)/"), "_annotation"),
@@ -130,6 +131,9 @@ class FakeStudio:
         if not found and page > 1:
             return 404, {"detail": "Invalid page."}
         return 200, {"total": len(rows), "total_annotations": 0, "total_predictions": 0, "tasks": found}
+
+    def _task(self, task: int, **_: Any) -> tuple[int, Any]:
+        return (200, self.tasks[task]) if task in self.tasks else (404, {"detail": "Not found."})
 
     def _light(self, task: dict[str, Any], filters: list[dict[str, Any]]) -> dict[str, Any]:
         mine = [a for a in self.annotations.values() if a["task"] == task["id"]]

@@ -76,6 +76,14 @@ class DrawnApplication:
         self.decoders = {"label_studio": self.tool}
         self.jobs = self
         self.notified = 0
+        self.handlers: dict[str, Any] = {}
+        self.listeners: list[Any] = []
+
+    def add_handler(self, kind: str, handler: Any) -> None:
+        self.handlers[kind] = handler
+
+    def on_learned(self, listener: Any) -> None:
+        self.listeners.append(listener)
 
     def notify(self) -> None:
         self.notified += 1

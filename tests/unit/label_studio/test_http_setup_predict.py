@@ -107,14 +107,14 @@ def test_equal_requests_in_flight_are_joined_and_answered_from_memory_later(
 
     application.proposer.before_return = wait
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(results, app.test_client(), predict_body([task(1)])) for _ in range(2)]
+        asked = [pool.submit(results, app.test_client(), predict_body([task(1), task(2)])) for _ in range(2)]
         assert entered.wait(10)
         gate.set()
         first, second = (future.result() for future in asked)
-    assert first == second == results(client, predict_body([task(1)]))
-    assert application.proposer.calls == 1
+    assert first == second == results(client, predict_body([task(1), task(2)]))
+    assert application.proposer.calls == 2
     application.proposer.generation += 1
-    assert results(client, predict_body([task(1)])) != first and application.proposer.calls == 2
+    assert results(client, predict_body([task(1), task(2)])) != first and application.proposer.calls == 4
 
 
 def test_a_token_that_becomes_active_meanwhile_gives_the_new_version(

@@ -1,0 +1,201 @@
+"""Job ``push``: predictions made by the worker and handed to Label Studio through its API.
+
+Two causes: a token landed, so that the next open tasks get masks of it before anybody opens them; or a batch was asked for
+that cannot be done while Label Studio waits.  Both end in the same few tasks a job, so that learning comes in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from backends.contract import Progress
+from ovam_labeler.domain import LearnResult, ProjectOptions
+from ovam_labeler.jobs.handlers import LEARN
+from ovam_labeler.services import Application
+from ovam_labeler.tools.contract import ParsedConfig
+from ovam_labeler.tools.label_studio.client import LabelStudioClient
+from ovam_labeler.tools.label_studio.connection import PageMissingError
+from ovam_labeler.tools.label_studio.predict_service import PredictService
+from ovam_labeler.tools.label_studio.tool import LabelStudioTool
+from token_store.entities import Job, Scope
+
+log = logging.getLogger(__name__)
+
+PUSH = "push"
+
+#: Tasks of one job: learning a correction that comes meanwhile waits for no more than these.
+TASKS = 10
+
+#: A push waits while corrections of its project wait to be learned, but no longer than this.
+PATIENCE = timedelta(seconds=60)
+
+#: Our stale predictions are deleted when they are this old.  A younger one may be open in an editor: Label Studio refuses
+#: an annotation whose prediction is gone (400, measured), and the annotator's work with it.
+PRUNE_AFTER = timedelta(hours=24)
+
+#: Label Studio's sampling for which a backend's title must be the model version.
+UNCERTAINTY = "Uncertainty sampling"
+
+
+class Pusher:
+    """Queues push jobs and runs them (a :class:`ovam_labeler.jobs.contract.JobHandler`).  Thread-safe."""
+
+    def __init__(self, application: Application, tool: LabelStudioTool, predict: PredictService) -> None:
+        self._application = application
+        self._tool = tool
+        self._predict = predict
+
+    # -- queueing -------------------------------------------------------------------------------------------------
+    def learned(self, job: Job, results: Sequence[LearnResult]) -> None:
+        """Told after each learned correction.  Several in a row give one push."""
+        scope = Scope(str(job.payload.get("connection", "")), str(job.payload.get("project", "")))
+        if any(result.active for result in results):
+            self.later(scope)
+
+    def later(self, scope: Scope) -> Job | None:
+        """Queue a push of the project's next open tasks, unless one waits already or pushing is off."""
+        settings = self._application.settings
+        if self._predict.options(scope).push < 1 or not self._tool.connections.knows(scope.connection):
+            return None
+        if any(_scope(job) == scope and not job.payload.get("tasks") for job in self._waiting()):
+            return None
+        return self._add(scope, settings.push_delay)
+
+    def hand_over(self, scope: Scope, tasks: Sequence[str]) -> bool:
+        """Take over tasks that cannot be predicted while Label Studio waits.  False where it is not configured so."""
+        if self._application.settings.batches != "push" or not self._tool.connections.knows(scope.connection):
+            return False
+        waiting = {str(t) for job in self._waiting() if _scope(job) == scope for t in job.payload.get("tasks") or ()}
+        if fresh := [task for task in dict.fromkeys(tasks) if task not in waiting]:
+            self._add(scope, 0.0, tasks=fresh)
+        return True
+
+    def _add(self, scope: Scope, delay: float, **payload: Any) -> Job:
+        due = datetime.now(UTC) + timedelta(seconds=delay)
+        where = {"connection": scope.connection, "project": scope.project}
+        job = self._application.store.add_job(PUSH, {**where, **payload}, run_after=due)
+        self._application.jobs.notify()
+        return job
+
+    def _waiting(self) -> list[Job]:
+        return self._application.store.list_jobs(states=("queued",), kinds=(PUSH,), limit=1000)
+
+    # -- running --------------------------------------------------------------------------------------------------
+    def run(self, job: Job, progress: Progress) -> Mapping[str, Any]:
+        """See :meth:`ovam_labeler.jobs.contract.JobHandler.run`.
+
+        Returns:
+            ``{"version", "pushed", "there", "failed", "pruned", "left"}``: tasks that were given a prediction, had one of
+            this version, got none; stale predictions deleted; tasks left to the next job.
+        """
+        scope = _scope(job)
+        if self._learning(scope) and datetime.now(UTC) - job.created_at < PATIENCE and not job.payload.get("tasks"):
+            self._add(scope, self._application.settings.push_delay)
+            return {"postponed": "Corrections of this project wait to be learned first."}
+        client = self._tool.connections.client(scope.connection)
+        project = client.project(scope.project)
+        text = str(project.get("label_config") or "")
+        config, options = self._tool.parse_config(text), self._predict.options(scope)
+        version = self._predict.model_version(config, scope, options)
+        if project.get("sampling") == UNCERTAINTY:
+            follow_title(client, scope.project, version)
+        given = [str(task) for task in job.payload.get("tasks") or ()]
+        tasks = _there(client, given[:TASKS]) if given else self._open(client, scope, options)
+        done = self._push(client, scope, config, options, version, tasks, progress)
+        rest = given[TASKS:]
+        if rest:
+            self._add(scope, 0.0, tasks=rest)
+        return {"version": version, **done, "left": len(rest)}
+
+    def gave_up(self, job: Job, sentence: str) -> None:
+        log.warning("Predictions of project %s were not pushed: %s", _scope(job), sentence)
+
+    def _learning(self, scope: Scope) -> bool:
+        jobs = self._application.store.list_jobs(states=("queued",), kinds=(LEARN,), limit=1000)
+        return any(_scope(job) == scope and job.run_after <= datetime.now(UTC) for job in jobs)
+
+    def _open(self, client: LabelStudioClient, scope: Scope, options: ProjectOptions) -> list[dict[str, Any]]:
+        """The tasks that nobody has annotated, in the order of the label stream, at most ``push`` of them."""
+        nobody = ("total_annotations", "equal", "Number", 0)
+        return client.list_tasks(scope.project, nobody, order="id", size=options.push)[: options.push]
+
+    def _push(
+        self,
+        client: LabelStudioClient,
+        scope: Scope,
+        config: ParsedConfig,
+        options: ProjectOptions,
+        version: str,
+        tasks: Sequence[Mapping[str, Any]],
+        progress: Progress,
+    ) -> dict[str, int]:
+        counts = {"pushed": 0, "there": 0, "failed": 0, "pruned": 0}
+        for number, task in enumerate(tasks):
+            progress(number / len(tasks), f"Task {task['id']}, {number + 1} of {len(tasks)}")
+            stored = client.predictions(int(task["id"]))
+            if any(p.get("model_version") == version for p in stored):
+                counts["there"] += 1
+            else:
+                made = self._predict.prediction_of(scope, config, options, task)
+                if made is None:
+                    counts["failed"] += 1
+                    continue
+                if made["model_version"] != version:  # a token landed meanwhile: its own push comes next
+                    self.later(scope)
+                    break
+                # Asked again at the last moment: the label stream may have asked for this task while we worked.
+                if any(p.get("model_version") == version for p in client.predictions(int(task["id"]))):
+                    counts["there"] += 1
+                else:
+                    client.import_predictions(scope.project, [{"task": task["id"], **made}])
+                    counts["pushed"] += 1
+            counts["pruned"] += prune(client, stored, version)
+        return counts
+
+
+def _there(client: LabelStudioClient, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """The tasks that have not been deleted meanwhile."""
+    found = []
+    for task in tasks:
+        try:
+            found.append(client.task(task))
+        except PageMissingError:
+            log.info("Task %s is gone; nothing is pushed for it.", task)
+    return found
+
+
+def prune(client: LabelStudioClient, stored: Sequence[Mapping[str, Any]], version: str) -> int:
+    """Delete, by id, a task's predictions of ours that are of another version and a day old; returns how many."""
+    pruned = 0
+    for prediction in stored:
+        made_by = str(prediction.get("model_version") or "")
+        if made_by.startswith("ovam-") and made_by != version and _age(prediction) > PRUNE_AFTER:
+            client.delete_prediction(int(prediction["id"]))
+            pruned += 1
+    return pruned
+
+
+def follow_title(client: LabelStudioClient, project: str, version: str) -> bool:
+    """Make our backend's title the model version: uncertainty sampling sorts by predictions whose version is the
+    project's, and that follows the title (measured).  Returns whether anything was changed."""
+    changed = False
+    for backend in client.backends(int(project)):
+        if str(backend.get("model_version") or "").startswith("ovam-") and backend.get("title") != version:
+            client.set_backend(int(backend["id"]), title=version)
+            changed = True
+    return changed
+
+
+def _scope(job: Job) -> Scope:
+    return Scope(str(job.payload.get("connection", "")), str(job.payload.get("project", "")))
+
+
+def _age(prediction: Mapping[str, Any]) -> timedelta:
+    try:
+        made = datetime.fromisoformat(str(prediction.get("created_at")))
+    except ValueError:
+        return timedelta()
+    return datetime.now(UTC) - (made if made.tzinfo else made.replace(tzinfo=UTC))

@@ -1,0 +1,203 @@
+"""Predictions that are made in the background and handed to Label Studio."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fake_studio import FakeStudio
+from protocol_helpers import DrawnApplication, brush, half, predict_body, task
+
+from ovam_labeler.domain import LearnResult
+from ovam_labeler.tools.label_studio import predict_service
+from ovam_labeler.tools.label_studio.app import create_app
+from ovam_labeler.tools.label_studio.push import PRUNE_AFTER, PUSH, TASKS, Pusher
+from token_store.entities import Job, Scope
+
+SCOPE = Scope("default", "2")
+
+
+class Stage:
+    """The application with the fake as its one Label Studio."""
+
+    def __init__(self, application: DrawnApplication, studio: FakeStudio) -> None:
+        self.application, self.studio = application, studio
+        connections = application.tool.connections
+        connections.client = lambda name="default": studio.client(application.settings)  # type: ignore[method-assign]
+        self.http = create_app(application).test_client()  # type: ignore[arg-type]
+        self.pusher: Pusher = application.handlers[PUSH]
+
+    def learned(self, active: bool = True) -> None:
+        self.application.proposer.generation += 1
+        job = self.application.store.add_job("learn", {"connection": "default", "project": "2"})
+        self.application.store.finish_job(job.id, state="cancelled")
+        for listener in self.application.listeners:
+            listener(job, [LearnResult(SCOPE, "disc", 1, active, "")])
+
+    def waiting(self) -> list[Job]:
+        return self.application.store.list_jobs(states=("queued",), kinds=(PUSH,))
+
+    def work(self) -> list[dict[str, Any]]:
+        """Run what waits, due or not, until nothing does."""
+        results = []
+        while jobs := self.waiting():
+            for job in jobs:
+                self.application.store.finish_job(job.id, state="cancelled")
+                results.append(dict(self.pusher.run(job, lambda _f, _m: None)))
+        return results
+
+    def versions(self, number: int) -> list[str]:
+        return [p["model_version"] for p in self.studio.predictions.values() if p["task"] == number]
+
+
+@pytest.fixture
+def stage(make_application: Callable[..., DrawnApplication]) -> Callable[..., Stage]:
+    def make(tasks: int = 4, **settings: Any) -> Stage:
+        application = make_application(label_studio_url="http://studio", **settings)
+        return Stage(application, FakeStudio(tasks=tasks))
+
+    return make
+
+
+def test_tokens_that_land_in_a_row_give_one_push_of_the_next_open_tasks(stage: Callable[..., Stage]) -> None:
+    it = stage(tasks=5)
+    it.application.store.put_project_options(SCOPE, {"push": 3})
+    it.studio.submit(1, [brush("disc", half())])
+    for _ in range(3):
+        it.learned()
+    (job,) = it.waiting()
+    assert job.run_after > datetime.now(UTC) and it.application.notified == 1
+    (done,) = it.work()
+    assert done == {"version": "ovam-drawn-3-2-exclusive", "pushed": 3, "there": 0, "failed": 0, "pruned": 0, "left": 0}
+    assert [it.versions(n) for n in (1, 2, 3, 4, 5)] == [[], *[["ovam-drawn-3-2-exclusive"]] * 3, []]
+    served = it.application.store.last_served(SCOPE, "2")
+    assert served is not None and served.model_version == "ovam-drawn-3-2-exclusive"
+    it.learned(active=False)
+    assert it.waiting() == [], "a version that is not used changes no mask"
+
+
+def test_nothing_is_stored_twice_for_one_version(stage: Callable[..., Stage]) -> None:
+    it = stage(tasks=2)
+    it.learned()
+    it.work()
+    it.application.proposer.generation -= 1
+    it.learned()
+    assert it.work()[0] | {"version": ""} == {
+        "version": "",
+        "pushed": 0,
+        "there": 2,
+        "failed": 0,
+        "pruned": 0,
+        "left": 0,
+    }
+    # The label stream asks for a task while it is being predicted here.
+    version = "ovam-drawn-2-2-exclusive"
+    it.learned()
+    it.application.proposer.before_return = lambda: [  # type: ignore[assignment]
+        it.studio.add_prediction({"task": n, "model_version": version, "score": 0.5, "result": []})
+        for n in (1, 2)
+        if version not in it.versions(n)
+    ]
+    assert it.work()[0]["there"] == 2
+    assert [it.versions(n).count(version) for n in (1, 2)] == [1, 1]
+
+
+def test_a_push_waits_for_corrections_that_wait_to_be_learned(stage: Callable[..., Stage]) -> None:
+    it = stage()
+    it.learned()
+    learn = it.application.store.add_job("learn", {"connection": "default", "project": "2", "correction_id": 1})
+    (job,) = it.waiting()
+    it.application.store.finish_job(job.id, state="cancelled")
+    assert "postponed" in it.pusher.run(job, lambda _f, _m: None) and len(it.waiting()) == 1
+    it.application.store.finish_job(learn.id, state="cancelled")
+    assert it.work()[0]["pushed"] == 4
+
+
+def test_uncertainty_sampling_is_given_the_title_it_sorts_by(stage: Callable[..., Stage]) -> None:
+    it = stage()
+    it.studio.project |= {"sampling": "Uncertainty sampling", "model_version": "OVAM"}
+    other = {"id": 2, "title": "other", "model_version": "other-1"}
+    it.studio.backends = [{"id": 1, "title": "OVAM", "model_version": "ovam-drawn-0"}, other]
+    it.learned()
+    (done,) = it.work()
+    assert it.studio.project["model_version"] == it.studio.backends[0]["title"] == done["version"]
+    assert it.studio.backends[1]["title"] == "other"
+    # What Label Studio then does: the lowest score among predictions of the project's version.
+    scores = [p["score"] for p in it.studio.predictions.values() if p["model_version"] == done["version"]]
+    assert len(scores) == 4 and all(0 <= s <= 1 for s in scores)
+
+
+def test_only_our_own_old_predictions_are_deleted(stage: Callable[..., Stage]) -> None:
+    it = stage(tasks=1)
+    for version in ("ovam-old", "ovam-young", "theirs"):
+        it.studio.add_prediction({"task": 1, "model_version": version, "score": 0.5, "result": []})
+    old = (datetime.now(UTC) - PRUNE_AFTER - timedelta(hours=1)).isoformat()
+    young = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    for prediction, at in zip(it.studio.predictions.values(), (old, young, old), strict=True):
+        prediction["created_at"] = at
+    it.learned()
+    assert it.work()[0]["pruned"] == 1
+    assert it.versions(1) == ["ovam-young", "theirs", "ovam-drawn-1-2-exclusive"]
+
+
+def test_a_batch_too_long_is_handed_over_where_configured_so(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = TASKS + 5
+    it = stage(tasks=count, batches="push", predict_budget=1e-9)
+    tasks = [it.studio.tasks[n] for n in range(1, count + 1)]
+    answer = it.http.post("/predict", json=predict_body(tasks)).json["results"]
+    assert len(answer) == count and answer[0]["result"] and answer[1:] == [[]] * (count - 1)
+    it.http.post("/predict", json=predict_body(tasks))
+    assert len(it.waiting()) == 1, "tasks that wait already are not queued again"
+    it.studio.delete_task(2)  # meanwhile
+    first, second = it.work()
+    assert (first["pushed"], first["left"], second["pushed"], second["left"]) == (TASKS - 1, 4, 4, 0)
+    assert [len(it.versions(n)) for n in range(3, count + 1)] == [1] * (count - 2)
+    plain = stage(tasks=3, predict_budget=1e-9)
+    assert len(plain.http.post("/predict", json=predict_body([task(n) for n in (1, 2, 3)])).json["results"]) == 1
+
+
+def test_pushing_can_be_off_and_an_unknown_label_studio_gets_nothing(
+    stage: Callable[..., Stage], application: DrawnApplication
+) -> None:
+    it = stage()
+    it.application.store.put_project_options(SCOPE, {"push": 0})
+    it.learned()
+    assert it.waiting() == []
+    create_app(application)  # type: ignore[arg-type]
+    assert application.handlers[PUSH].later(SCOPE) is None and not application.handlers[PUSH].hand_over(SCOPE, ["1"])
+
+
+def test_the_twin_of_a_request_under_way_is_answered_with_nothing(
+    client: Any, application: DrawnApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data manager asks twice at once for a task that is opened; Label Studio would store both answers."""
+    monkeypatch.setattr(predict_service, "STORING_SECONDS", 0.0)
+    entered, free = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        free.wait(60)
+
+    application.proposer.before_return = wait
+    answers: dict[str, Any] = {}
+
+    def ask(name: str) -> None:
+        made = client.application.test_client().post("/predict", json=predict_body([task(1)]))
+        answers[name] = made.json["results"]
+
+    first = threading.Thread(target=ask, args=("first",))
+    first.start()
+    assert entered.wait(60)
+    second = threading.Thread(target=ask, args=("second",))
+    second.start()
+    free.set()
+    first.join(60)
+    second.join(60)
+    assert answers["first"][0]["result"] and answers["second"] == [[]] and application.proposer.calls == 1
+    ask("third")  # later, it is no twin
+    assert answers["third"] == answers["first"]
