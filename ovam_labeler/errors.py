@@ -91,3 +91,11 @@ class CancelledError(OvamError):
 
     code = "cancelled"
     status = 409
+
+
+class NotConfirmedError(OvamError):
+    """Something that destroys was not confirmed; nothing was done."""
+
+    code = "not_confirmed"
+    status = 409
+    exit_code = 3

@@ -147,8 +147,9 @@ def check_class_name(name: Any) -> str:
 def check_licence(licence: Any) -> str:
     """Raises InvalidTokenError unless it looks like an SPDX expression (``CC-BY-4.0``, ``MIT OR Apache-2.0``)."""
     if not isinstance(licence, str) or not _LICENCE.fullmatch(licence):
-        _refuse(
-            f"the licence {str(licence)[:60]!r} is no SPDX expression such as CC-BY-4.0 (letters, digits, . + - and brackets)"
+        raise InvalidTokenError(
+            f"The licence {str(licence)[:60]!r} is no SPDX expression such as CC-BY-4.0; letters, digits, blanks, . + - and "
+            "brackets are allowed, at most 100."
         )
     return licence
 
