@@ -42,12 +42,14 @@ class Fingerprint:
     ``space`` is a SHA-256 (hex) over the *content* of the text encoder's weights, the tokenizer's vocabulary and all
     ``to_k`` weights the attributor uses; never a path or a name.  A token is refused where ``space`` differs.
     ``settings`` (steps, scheduler, layers, size, CFG half, read mode, preset) are recorded; a difference is reported
-    by :meth:`differences` and warned of, not refused.
+    by :meth:`differences` and warned of, not refused.  ``parts`` names the space's parts by their own SHA-256
+    (``text encoder``, ``tokenizer``, ``key projections``), so that a refusal can say which of them differs.
     """
 
     space: str
     model: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[Any, Any]]:
         """Settings in which the two differ: name -> (mine, other's)."""

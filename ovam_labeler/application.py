@@ -15,7 +15,7 @@ from ovam_labeler.domain import LearnResult
 from ovam_labeler.errors import ModelError, OvamError
 from ovam_labeler.inference import InferenceService
 from ovam_labeler.jobs.contract import JobEngine, JobHandler
-from ovam_labeler.jobs.handlers import LEARN, LearnHandler
+from ovam_labeler.jobs.handlers import LEARN, REVIEW, LearnHandler, ReviewHandler
 from ovam_labeler.jobs.local import LocalJobs
 from ovam_labeler.learn import LearnService
 from ovam_labeler.pending_images import PendingImages
@@ -62,7 +62,10 @@ class OvamApplication:
         self.learner = LearnService(
             settings, store, self.backend, self.inference, self.vocabulary, self.decoders, direct
         )
-        self._handlers: dict[str, JobHandler] = {LEARN: LearnHandler(self.learner, store, self._learned)}
+        self._handlers: dict[str, JobHandler] = {
+            LEARN: LearnHandler(self.learner, store, self._learned),
+            REVIEW: ReviewHandler(self.learner, self._learned),
+        }
         self.jobs: JobEngine = LocalJobs(store, self._handlers, settings.data_dir / "workers")
 
     def backend(self) -> Backend:

@@ -1,69 +1,41 @@
-"""Learns one class from its lessons: fit, leave-one-out evidence against the word, verdict, one stored version."""
+"""Learns one class from its lessons: fits, evidence, verdict, one stored version, aliases moved by the project's policy."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-import torch
-
-from backends.attention.binarize import relative_map
-from backends.contract import Attributor, Backend, ClassQuery, MaskMethod, Progress, TokenFit, TokenRecipe
+from backends.contract import Attributor, Backend, MaskMethod, Progress
 from ovam_labeler.domain import Label, LearnResult, ProjectOptions
 from ovam_labeler.errors import BadMaskError
+from ovam_labeler.evidence import Findings, acceptance, expected_fits, investigate
 from ovam_labeler.learning_examples import Lesson
-from ovam_labeler.promotion import Evidence, Verdict, judge
-from ovam_labeler.propose import threshold_of
+from ovam_labeler.promotion import Verdict, judge
+from ovam_labeler.trials import Trials
 from ovam_labeler.vocabulary import Vocabulary
-from token_store.contract import NotFoundError, TokenStore
-from token_store.entities import NewTokenVersion, Scope, TokenVersion
+from token_store.contract import ConflictError, NotFoundError, TokenStore
+from token_store.entities import NewTokenVersion, Scope, StateChange, TokenVersion
+from token_store.registry_contract import ACTIVE, CANDIDATE
 
-#: The alias that predictions use.
-ACTIVE = "active"
+#: How often a verdict is thought over because another process moved the active alias meanwhile.
+_ATTEMPTS = 20
 
-#: Most folds of the leave-one-out evidence, the newest corrections held out.
-MAX_FOLDS = 4
-
-#: An object that covers less than this part of every map cell leaves no trace in the map.
-_LEAST_COVER = 0.1
+#: Who moves aliases when no human does.
+GATE = "gate"
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """What is fixed while one class is learned."""
+class _Moves:
+    """What a verdict does to the store, by the project's policy."""
 
-    attributor: Attributor
-    method: MaskMethod
-    label: Label
-    recipe: TokenRecipe
-    word: ClassQuery
-    word_cut: float
-    token_cut: float
-
-    def fit(self, lessons: Sequence[Lesson], progress: Progress | None) -> TokenFit:
-        return self.attributor.learn(
-            [lesson.example() for lesson in lessons], self.recipe, label=self.label.name, progress=progress
-        )
-
-    def word_iou(self, lesson: Lesson) -> float:
-        return self._iou(lesson, self.word, self.word_cut)
-
-    def token_iou(self, lesson: Lesson, embedding: np.ndarray) -> float:
-        return self._iou(lesson, self.attributor.token(embedding), self.token_cut)
-
-    def _iou(self, lesson: Lesson, query: ClassQuery, cut: float) -> float:
-        with torch.no_grad():
-            heat = self.method.maps(self.attributor, lesson.capture, [query])[0]
-        height, width = lesson.target.shape
-        mask = relative_map(heat, (height, width)) >= cut
-        truth, known = lesson.target >= 0.5, lesson.weight > 0
-        union = ((mask | truth) & known).sum()
-        return float((mask & truth & known).sum() / union) if union else 0.0
+    state: str
+    reason: str
+    aliases: tuple[str, ...] = ()
+    drop_aliases: tuple[str, ...] = ()
 
 
 class ClassLearning:
@@ -82,12 +54,16 @@ class ClassLearning:
         method: MaskMethod,
         options: ProjectOptions,
         *,
+        newest: int | None,
         created_by: str,
         progress: Progress | None = None,
     ) -> LearnResult:
         """Learn a class from lessons of which at least one is positive.
 
         The same lessons in the same base model give the version that is already there, not another one.
+
+        Args:
+            newest: id of the correction that came last; None where the class is judged again after a retraction.
 
         Raises:
             BadMaskError: no lesson has background, or the object is too small for the map.
@@ -96,117 +72,113 @@ class ClassLearning:
         """
         attributor = self._backend().attributor
         positives = [lesson for lesson in lessons if lesson.positive]
-        sources = tuple(sorted(lesson.correction_id for lesson in lessons))
-        if (done := self._already(scope, label.name, sources, attributor)) is not None:
+        considered = tuple(sorted(lesson.correction_id for lesson in lessons))
+        again = newest is None and options.policy != "manual"
+        if (done := self._already(scope, label.name, considered, attributor, again=again)) is not None:
             return done
         if not any(lesson.has_background() for lesson in lessons):
             raise BadMaskError(
                 f"Nothing is known to be outside '{label.name}'; mark other labels too, or declare the annotation exhaustive."
             )
-        known = attributor.knows(label.name)
-        calibration = attributor.calibration
-        task = _Task(
-            attributor,
-            method,
-            label,
-            calibration.word_recipe if known else calibration.token_recipe,
-            self._vocabulary.word(label),
-            options.threshold if options.threshold is not None else threshold_of(calibration, "word"),
-            options.threshold if options.threshold is not None else threshold_of(calibration, "token"),
-        )
-        _check_size(task, positives[0])
+        expected = expected_fits(len(positives), len(lessons) - len(positives))
+        trials = Trials(attributor, method, label, self._vocabulary.word(label), options, progress, expected)
+        trials.check_size(positives[0])
         began = time.perf_counter()
-        folds = positives[:MAX_FOLDS] if len(positives) > 1 else []
-        report = _shares(progress, 1 + len(folds))
-        fit = task.fit(lessons, report(0, f"Learning '{label.name}'"))
-        evidence = self._evidence(task, lessons, folds, report)
-        verdict = judge(evidence, known=known)
-        parent = self._active(scope, label.name)
-        metrics: dict[str, Any] = {
-            "train_iou": fit.train_iou,
-            "losses": list(fit.losses),
-            "best_epoch": fit.best_epoch,
-            "seconds": time.perf_counter() - began,
-            "examples": len(positives),
-            "negatives": len(lessons) - len(positives),
-            "known_word": known,
-            "word_iou": fmean(task.word_iou(lesson) for lesson in positives),
-            "reason": verdict.reason,
-            "libraries": _libraries(),
-        }
-        if evidence is not None:
-            metrics["held_out"] = {"token": list(evidence.token), "word": list(evidence.word)}
-        if parent is not None and parent.fingerprint.get("space") == attributor.fingerprint.space:
-            metrics["parent_iou"] = task.token_iou(positives[0], parent.embedding)
-        version = self._keep(scope, label.name, fit, task, metrics, sources, verdict, parent, created_by)
-        return LearnResult(scope, label.name, version.number, verdict.use_token, verdict.reason, version.metrics)
+        found = investigate(trials, lessons, newest)
+        metrics = _metrics(trials, positives, found, time.perf_counter() - began)
+        version = self._keep(scope, label.name, trials, found, metrics, considered, options, created_by)
+        reason = str(version.metrics["reason"])
+        return LearnResult(scope, label.name, version.number, ACTIVE in version.aliases, reason, version.metrics)
 
-    def _evidence(
-        self,
-        task: _Task,
-        lessons: Sequence[Lesson],
-        folds: Sequence[Lesson],
-        report: Callable[[int, str], Progress | None],
-    ) -> Evidence | None:
-        """Each fold's correction held out, the token learned from all the others."""
-        token, word = [], []
-        for number, held_out in enumerate(folds, start=1):
-            rest = [lesson for lesson in lessons if lesson.correction_id != held_out.correction_id]
-            fit = task.fit(rest, report(number, f"Judging '{task.label.name}'"))
-            token.append(task.token_iou(held_out, fit.embedding))
-            word.append(task.word_iou(held_out))
-        return Evidence(tuple(token), tuple(word)) if folds else None
+    def withdraw(self, scope: Scope, name: str, why: str) -> None:
+        """Take the active token away: no correction of the class is left that teaches it."""
+        current = self._active(scope, name)
+        if current is None or not current.source_corrections:
+            return
+        states = [StateChange(current.number, "rejected", why)]
+        self._store.decide(
+            scope, name, aliases={ACTIVE: None}, states=states, who=GATE, why=why, expect={ACTIVE: current.number}
+        )
 
     def _keep(
         self,
         scope: Scope,
         name: str,
-        fit: TokenFit,
-        task: _Task,
+        trials: Trials,
+        found: Findings,
         metrics: Mapping[str, Any],
-        sources: tuple[int, ...],
-        verdict: Verdict,
-        parent: TokenVersion | None,
+        considered: tuple[int, ...],
+        options: ProjectOptions,
         created_by: str,
     ) -> TokenVersion:
-        fingerprint = task.attributor.fingerprint
-        version = self._store.add_version(
-            scope,
-            name,
-            NewTokenVersion(
+        """Judge against what is active now, and store both in one transaction; think again where that moved meanwhile."""
+        attributor, method = trials.attributor, trials.method
+        fingerprint = attributor.fingerprint
+        for attempt in range(_ATTEMPTS):
+            current = self._active(scope, name)
+            usable = current is not None and current.fingerprint.get("space") == fingerprint.space
+            accepted, offered = acceptance(self._store, scope, name, current if usable else None)
+            evidence = replace(found.evidence, accepted=accepted, offered=offered)
+            verdict = judge(evidence, known=trials.known, has_current=usable)
+            moves = _by_policy(verdict, options.policy)
+            figures: dict[str, Any] = {"evidence": evidence.figures(), "reason": moves.reason, "policy": options.policy}
+            if current is not None and usable:
+                newest = found.learned_from[0]
+                figures["parent_iou"] = trials.token_iou(newest, current.embedding)
+            new = NewTokenVersion(
                 fingerprint={
                     "space": fingerprint.space,
                     "model": fingerprint.model,
-                    "settings": {**fingerprint.settings, "method": task.method.name},
+                    "parts": dict(fingerprint.parts),
+                    "settings": {**fingerprint.settings, "method": method.name},
                 },
-                embedding=fit.embedding,
-                recipe=asdict(task.recipe),
-                metrics=metrics,
-                source_corrections=sources,
-                parent_version=parent.number if parent is not None else None,
+                embedding=found.fit.embedding,
+                recipe=asdict(trials.recipe),
+                metrics={**metrics, **figures, "considered": list(considered)},
+                source_corrections=tuple(sorted(lesson.correction_id for lesson in found.learned_from)),
+                parent_version=current.number if current is not None else None,
                 created_by=created_by,
-                state=verdict.state,
-            ),
-            aliases=(ACTIVE,) if verdict.use_token else (),
-        )
-        if not verdict.use_token and parent is not None:
-            # The older token was judged by the same evidence: a token of this class does worse than its word.
-            self._store.set_alias(scope, name, ACTIVE, None, who=created_by, why=verdict.reason)
-        return version
+                state=moves.state,
+            )
+            try:
+                return self._store.add_version(
+                    scope,
+                    name,
+                    new,
+                    aliases=moves.aliases,
+                    drop_aliases=moves.drop_aliases,
+                    states=_demotions(current if usable else None, verdict, moves, evidence.set_aside),
+                    expect={ACTIVE: current.number if current is not None else None},
+                    why=moves.reason,
+                    once=True,
+                )
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the loop returns or raises")
 
-    def _already(self, scope: Scope, name: str, sources: tuple[int, ...], attributor: Attributor) -> LearnResult | None:
-        """The result of the same work done before (a job that ran twice)."""
-        for version in reversed(self._store.list_versions(scope, name)):
-            if (
-                tuple(sorted(version.source_corrections)) == sources
-                and version.fingerprint.get("space") == attributor.fingerprint.space
-            ):
-                reason = str(version.metrics.get("reason", ""))
-                active = self._active(scope, name)
-                if version.state == "rejected" and active is not None and active.number == version.parent_version:
-                    # The run before ended between storing the verdict and acting on it.
-                    self._store.set_alias(scope, name, ACTIVE, None, who=version.created_by, why=reason)
-                return LearnResult(scope, name, version.number, ACTIVE in version.aliases, reason, version.metrics)
+    def _already(
+        self, scope: Scope, name: str, considered: tuple[int, ...], attributor: Attributor, *, again: bool
+    ) -> LearnResult | None:
+        """The result of the same work done before (a job that ran twice, or the state before a retracted correction).
+
+        Args:
+            again: the class is judged again: what these corrections taught then becomes what is used now.
+        """
+        for version in self._store.newest_versions(scope, name, limit=1000):
+            seen = version.metrics.get("considered", list(version.source_corrections))
+            if sorted(seen) != list(considered) or version.fingerprint.get("space") != attributor.fingerprint.space:
+                continue
+            reason = str(version.metrics.get("reason", ""))
+            current = self._active(scope, name)
+            if again and current is not None and set(current.source_corrections) - set(considered):
+                if version.state in ("proven", "unproven"):
+                    why = "A later correction was withdrawn; this version was learned from those that remain."
+                    self._store.promote(scope, name, version.number, who=GATE, why=why)
+                else:
+                    self.withdraw(scope, name, "A correction it was learned from was withdrawn.")
+                version = self._store.get_version(scope, name, version.number)
+            return LearnResult(scope, name, version.number, ACTIVE in version.aliases, reason, version.metrics)
         return None
 
     def _active(self, scope: Scope, name: str) -> TokenVersion | None:
@@ -216,30 +188,54 @@ class ClassLearning:
             return None
 
 
-def _check_size(task: _Task, lesson: Lesson) -> None:
-    """Refuse an object that no map cell can hold."""
-    with torch.no_grad():
-        height, width = task.method.maps(task.attributor, lesson.capture, [task.word]).shape[-2:]
-    target = torch.from_numpy(lesson.target * (lesson.weight > 0))[None, None]
-    cover = float(torch.nn.functional.adaptive_avg_pool2d(target, (height, width)).max())
-    if cover < _LEAST_COVER:
-        raise BadMaskError(
-            f"The mask of '{task.label.name}' covers at most {100 * cover:.1f} % of a cell of the base model's "
-            f"{width}x{height} map; at least {100 * _LEAST_COVER:.0f} % is needed to learn from it."
+def _by_policy(verdict: Verdict, policy: str) -> _Moves:
+    """``auto`` uses every new version, ``gate`` the verdict's, ``manual`` waits for a human, who sees the verdict."""
+    if policy == "auto":
+        state = "unproven" if verdict.state == "rejected" else verdict.state
+        reason = (
+            verdict.reason if verdict.use == "new" else f"It is used, as the policy is auto. The gate: {verdict.reason}"
         )
+        return _Moves(state, reason, (ACTIVE,))
+    if policy == "manual":
+        reason = f"It waits to be promoted, as the policy is manual. The gate: {verdict.reason}"
+        return _Moves(verdict.state, reason, (CANDIDATE,) if verdict.use == "new" else ())
+    if verdict.use == "word":
+        return _Moves(verdict.state, verdict.reason, drop_aliases=(ACTIVE,))
+    return _Moves(verdict.state, verdict.reason, (ACTIVE,) if verdict.use == "new" else ())
 
 
-def _shares(progress: Progress | None, parts: int) -> Callable[[int, str], Progress | None]:
-    """Callbacks for the equal parts of one bar."""
+def _demotions(
+    current: TokenVersion | None, verdict: Verdict, moves: _Moves, set_aside: tuple[int, ...]
+) -> list[StateChange]:
+    """The current token is rejected where it goes for its word, or was learned from a correction the others contradict."""
+    if current is None or (ACTIVE not in moves.aliases and ACTIVE not in moves.drop_aliases):
+        return []
+    if verdict.use == "word" and moves.drop_aliases:
+        return [StateChange(current.number, "rejected", verdict.reason)]
+    wrong = sorted(set(current.source_corrections) & set(set_aside))
+    if not wrong:
+        return []
+    why = f"It was learned from correction {', '.join(map(str, wrong))}, which the others contradict."
+    return [StateChange(current.number, "rejected", why, {"demoted": why})]
 
-    def part(number: int, what: str) -> Progress | None:
-        if progress is None:
-            return None
-        return lambda fraction, message: progress(
-            (number + fraction) / parts, f"{what}: {message}" if message else what
-        )
 
-    return part
+def _metrics(trials: Trials, positives: Sequence[Lesson], found: Findings, seconds: float) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        "train_iou": found.fit.train_iou,
+        "losses": list(found.fit.losses),
+        "best_epoch": found.fit.best_epoch,
+        "seconds": seconds,
+        "examples": sum(lesson.positive for lesson in found.learned_from),
+        "negatives": sum(not lesson.positive for lesson in found.learned_from),
+        "known_word": trials.known,
+        "word_iou": fmean(trials.word_iou(lesson) for lesson in positives),
+        "libraries": _libraries(),
+    }
+    if found.evidence.token:
+        metrics["held_out"] = {"token": list(found.evidence.token), "word": list(found.evidence.word)}
+    if found.agreement:
+        metrics["agreement"] = found.agreement
+    return metrics
 
 
 def _libraries() -> dict[str, str]:

@@ -51,6 +51,8 @@ class ProjectOptions:
         threshold: relative threshold 0..1 that replaces the backend's calibrated one; None = calibrated.
         presence: whether absent classes are left out.
         words, learning: whether unlearned labels are proposed by their words; whether corrections teach.
+        policy: what becomes of a new token: ``"auto"`` = it is used, ``"gate"`` = used where the evidence is for it,
+            ``"manual"`` = it waits under the alias ``candidate`` for a human.
         regions: one region a ``"class"``, or one for each connected ``"object"``; polygons are always one an object.
         push: open tasks that are predicted again and pushed when a token lands; 0 = none.
         max_regions, polygon_points: regions of one label, and points of one polygon, at most.
@@ -64,6 +66,7 @@ class ProjectOptions:
     presence: bool = True
     words: bool = True
     learning: bool = True
+    policy: Literal["auto", "gate", "manual"] = "gate"
     regions: Literal["class", "object"] = "class"
     push: int = 10
     max_regions: int = 50
@@ -79,7 +82,8 @@ class Proposal:
         soft: float32 (h, w) heat map in 0..1 at map resolution, mean over steps, heads and layers.
         score: 0..1, low = the model doubts (used for uncertainty ordering).
         presence: probability 0..1 that the class is in the image; 1.0 when the judgement was skipped.
-        source: ``"token"`` or ``"word"``; ``token_version`` is the version number used, or None.
+        source: ``"token"`` or ``"word"``; ``token_version`` is the version number used, or None;
+            ``version_id`` is the store's id of that version.
     """
 
     label: str
@@ -90,6 +94,7 @@ class Proposal:
     presence: float
     source: Literal["token", "word"]
     token_version: int | None = None
+    version_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

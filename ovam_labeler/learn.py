@@ -125,6 +125,23 @@ class LearnService:
                 self._store.set_correction_state(correction.id, "failed", note=str(error))
                 raise
 
+    def review_class(self, scope: Scope, label: str, *, progress: Progress | None = None) -> LearnResult | None:
+        """See :meth:`ovam_labeler.services.Learner.review_class`."""
+        with translate_errors():
+            options = project_options(self._settings, self._store.get_project_options(scope))
+            learning = options.learning and label not in self._store.paused_classes(scope)
+            method = find_method(options.method)
+            needs = method.needs(self._backend().attributor)
+            lessons = self._lessons.of_class(scope, label, needs)
+            if not any(lesson.positive for lesson in lessons):
+                self._classes.withdraw(scope, label, "Every correction it was learned from was withdrawn.")
+                return None
+            if not learning:
+                return None
+            return self._classes.learn(
+                scope, Label(label), lessons, method, options, newest=None, created_by="review", progress=progress
+            )
+
     def _record(self, correction: Correction, image: LoadedImage, prompt: str, truths: list[Truth]) -> Correction:
         """Store what was decoded; after this the image itself is not needed while its capture is cached."""
         self._store.put_image(
@@ -157,6 +174,7 @@ class LearnService:
         capture: Capture = self._inference.submit(
             image, needs, prompt=prompt, progress=lambda f, m: report(f * _READING, m)
         ).result()
+        paused = set(self._store.paused_classes(scope))
         sentences = list(notes or [])
         results: list[LearnResult] = []
         refused: list[BadRequestError] = []
@@ -166,6 +184,9 @@ class LearnService:
             def on_progress(fraction: float, message: str, start: float = start, width: float = width) -> None:
                 report(start + width * fraction, message)
 
+            if truth.label in paused:
+                sentences.append(f"Learning of '{truth.label}' is paused; it is kept as evidence.")
+                continue
             try:
                 with translate_errors():
                     lessons = self._lessons.of_class(scope, truth.label, needs, correction, capture)
@@ -173,7 +194,14 @@ class LearnService:
                         sentences.append(f"'{truth.label}' was said not to be here; it is kept as evidence.")
                         continue
                     result = self._classes.learn(
-                        scope, Label(truth.label), lessons, method, options, created_by=created_by, progress=on_progress
+                        scope,
+                        Label(truth.label),
+                        lessons,
+                        method,
+                        options,
+                        newest=correction.id,
+                        created_by=created_by,
+                        progress=on_progress,
                     )
             except BadRequestError as error:
                 refused.append(error)

@@ -71,7 +71,14 @@ class Lessons:
             )
         return self._decoders[tool]
 
-    def of_class(self, scope: Scope, label: str, needs: Needs, current: Correction, capture: Capture) -> list[Lesson]:
+    def of_class(
+        self,
+        scope: Scope,
+        label: str,
+        needs: Needs,
+        current: Correction | None = None,
+        capture: Capture | None = None,
+    ) -> list[Lesson]:
         """The class's lessons, ``current`` (of which ``capture`` is) first, then newest first; positives before negatives.
 
         Other corrections whose image cannot be had any more are left out.
@@ -79,9 +86,9 @@ class Lessons:
         stored = [
             c
             for c in self._store.list_corrections(scope, label=label, states=("pending", "learned"))
-            if c.id != current.id
+            if current is None or c.id != current.id
         ]
-        by_id = {c.id: c for c in [current, *stored]}
+        by_id = {c.id: c for c in ([] if current is None else [current]) + stored}
         masks = self._store.correction_masks(list(by_id), label)
         chosen = [m for m in masks if m.kind == "positive"][:MAX_POSITIVES]
         chosen += [m for m in masks if m.kind == "negative"][:MAX_NEGATIVES]
@@ -89,7 +96,8 @@ class Lessons:
         for mask in chosen:
             correction = by_id[mask.correction_id]
             try:
-                found = capture if correction.id == current.id else self.capture_of(correction, needs)
+                is_current = current is not None and correction.id == current.id
+                found = capture if is_current and capture is not None else self.capture_of(correction, needs)
             except (FetchError, BadImageError) as error:
                 log.warning("Correction %d is left out of learning '%s': %s", correction.id, label, error)
                 continue

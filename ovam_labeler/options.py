@@ -10,6 +10,8 @@ from ovam_labeler.errors import BadRequestError
 from ovam_labeler.settings import Settings
 
 _OVERLAPS = ("exclusive", "independent")
+#: What becomes of a new token; see :class:`ovam_labeler.domain.ProjectOptions`.
+POLICIES = ("auto", "gate", "manual")
 _REGIONS = ("class", "object")
 
 
@@ -27,6 +29,9 @@ def project_options(settings: Settings, stored: Mapping[str, Any] | None = None)
     regions = given.get("regions", default.regions)
     if regions not in _REGIONS:
         raise BadRequestError(f"The option 'regions' is {regions!r}; allowed are {' and '.join(_REGIONS)}.")
+    policy = given.get("policy", default.policy)
+    if policy not in POLICIES:
+        raise BadRequestError(f"The option 'policy' is {policy!r}; allowed are auto, gate and manual.")
     return ProjectOptions(
         method=_name(given, "method", default.method),
         refiner=_name(given, "refiner", default.refiner),
@@ -36,6 +41,7 @@ def project_options(settings: Settings, stored: Mapping[str, Any] | None = None)
         presence=_flag(given, "presence", default.presence),
         words=_flag(given, "words", default.words),
         learning=_flag(given, "learning", default.learning),
+        policy=policy,
         regions=regions,
         push=_count(given, "push", default.push, 0, 1000),
         max_regions=_count(given, "max_regions", default.max_regions, 1, 200),

@@ -1,9 +1,16 @@
-"""Which meaning of a class is used, its token or its word: judged on corrections the judged token has not seen."""
+"""The promotion gate: which meaning of a class is used, its new token, the current one, or its word.
+
+Pure rules over figures; :mod:`ovam_labeler.evidence` takes the figures, all on corrections that the judged token has not seen.
+What the constants were chosen by is in docs/registry.md.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
 
 #: What a token of a *new* class is worth before any evidence: a lead in mean IoU over the class's own word (validation
 #: concepts of the embedded model show .13, so this is cautious), and how many held-out corrections that counts as.  The
@@ -11,54 +18,152 @@ from statistics import fmean
 PRIOR_LEAD = 0.10
 PRIOR_COUNT = 6
 
+#: The newest correction may cost held-back IoU on the older ones by this much: another design of the class does so too.
+MARGIN = 0.05
+
+#: Proposals that annotators submitted untouched speak for the token that made them, but are easier accepted than mended, so
+#: they take back at most the margin; so many of them take back half of it.
+ACCEPTED_HALF = 4
+
+#: A correction contradicts the others where its agreement with them is under this part of their own with each other.
+AGREEMENT_RATIO = 0.5
+
+Use = Literal["new", "current", "word"]
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """IoU (0..1) on held-out corrections, fold by fold: the token learned from the others, and the class's word."""
+    """Figures, all held back; IoU is 0..1.
 
-    token: tuple[float, ...]
-    word: tuple[float, ...]
+    Attributes:
+        token, word: fold by fold, the token learned from the other corrections, and the class's word.
+        with_newest, without: on the older corrections, the token learned with and without the newest one.
+        negatives, token_alarms, word_alarms: pictures known to be without the class, and in how many of them the token
+            learned without them, and the word, would be judged present.
+        accepted, offered: proposals by the current token that were submitted untouched, and all that were submitted.
+            Biased towards the current token: a proposal is easier accepted than corrected, and shapes what is drawn.
+        contradicts: whether the newest correction contradicts the others.
+        set_aside: corrections that contradict the others, by id; nothing was learned from them.
+    """
+
+    token: tuple[float, ...] = ()
+    word: tuple[float, ...] = ()
+    with_newest: tuple[float, ...] = ()
+    without: tuple[float, ...] = ()
+    negatives: int = 0
+    token_alarms: int = 0
+    word_alarms: int = 0
+    accepted: int = 0
+    offered: int = 0
+    contradicts: bool = False
+    set_aside: tuple[int, ...] = ()
+
+    def figures(self) -> dict[str, Any]:
+        """For the version's metrics; JSON-serialisable."""
+        return {
+            "held_back": {"token": list(self.token), "word": list(self.word)},
+            "newest": {"with": list(self.with_newest), "without": list(self.without)},
+            "negatives": {"count": self.negatives, "token": self.token_alarms, "word": self.word_alarms},
+            "accepted": {
+                "untouched": self.accepted,
+                "offered": self.offered,
+                "bias": "towards the current token: a proposal is easier accepted than corrected",
+            },
+            "contradicts": self.contradicts,
+            "set_aside": list(self.set_aside),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Attributes:
-    use_token: whether predictions use the token (alias ``active``) or the word.
+    use: what predictions should use.
     state: of the new version: ``unproven``, ``proven`` or ``rejected``.
     reason: one sentence.
     """
 
-    use_token: bool
+    use: Use
     state: str
     reason: str
 
 
-def judge(evidence: Evidence | None, *, known: bool) -> Verdict:
-    """Decide by leave-one-out evidence; with a single correction there is none, and the human's word stands.
+def contradicting(agreement: np.ndarray) -> list[int]:
+    """Which of n corrections contradict the others, the worst first: indices; none where there are fewer than three.
+
+    One after the other is set aside while its agreement with the rest is under :data:`AGREEMENT_RATIO` of the rest's with
+    each other, and the rest are still the majority.
+
+    Args:
+        agreement: (n, n), row i, column j: IoU on correction i of the token learned from j alone; the diagonal is not read.
+    """
+    table = (agreement + agreement.T) / 2
+    rest, aside = list(range(len(table))), []
+    while len(rest) >= 3 and 2 * (len(rest) - 1) > len(table):
+        support = {i: fmean(table[i, j] for j in rest if j != i) for i in rest}
+        worst = min(rest, key=lambda i: support[i])
+        others = [i for i in rest if i != worst]
+        among = fmean(table[i, j] for i in others for j in others if i != j)
+        if support[worst] >= AGREEMENT_RATIO * among:
+            break
+        rest.remove(worst)
+        aside.append(worst)
+    return aside
+
+
+def judge(evidence: Evidence, *, known: bool, has_current: bool) -> Verdict:
+    """Decide; a class's first token has no evidence against it, and the human's word stands.
 
     A new class's word is a guess of the text encoder, so the token is given the lead that such tokens have
     (:data:`PRIOR_LEAD`) until the evidence outweighs it; a known word's token has to lead by itself.
 
     Args:
         known: the base model was trained with the class's word.
+        has_current: a token is active now.
     """
-    if evidence is None or not evidence.token:
+    if evidence.contradicts:
+        return Verdict(_else(has_current), "rejected", _sentence("It contradicts the other corrections", evidence))
+    if evidence.without and has_current:
+        lead = fmean(evidence.with_newest) - fmean(evidence.without)
+        needed = -MARGIN * ACCEPTED_HALF / (ACCEPTED_HALF + evidence.accepted)
+        if lead < needed:
+            return Verdict("current", "rejected", _sentence("The current token does better", evidence))
+    if not evidence.token:
         return Verdict(
-            True,
+            "new",
             "unproven",
             "It is used, unproven: a second correction of this class is needed to judge it against its word.",
         )
-    token, word, count = fmean(evidence.token), fmean(evidence.word), len(evidence.token)
-    figures = f"IoU {token:.2f} against {word:.2f} of the word on {_corrections(count)} held out in turn"
-    if token > word:
-        return Verdict(True, "proven", f"It is used: {figures}.")
-    if not known and count * (token - word) + PRIOR_COUNT * PRIOR_LEAD >= 0:
+    token = [*evidence.token, *_quiet(evidence.negatives, evidence.token_alarms)]
+    word = [*evidence.word, *_quiet(evidence.negatives, evidence.word_alarms)]
+    count = len(token)
+    figures = f"IoU {fmean(evidence.token):.2f} against {fmean(evidence.word):.2f} of the word on {_corrections(len(evidence.token))} held out in turn"
+    if evidence.negatives:
+        figures += f", seen in {evidence.token_alarms} against {evidence.word_alarms} of {evidence.negatives} pictures without it"
+    if fmean(token) > fmean(word):
+        return Verdict("new", "proven", f"It is used: {figures}.")
+    if not known and count * (fmean(token) - fmean(word)) + PRIOR_COUNT * PRIOR_LEAD >= 0:
         return Verdict(
-            True,
+            "new",
             "unproven",
             f"It is used, unproven: {figures}, too little against a new class's token to go back to its word.",
         )
-    return Verdict(False, "rejected", f"It is not used, the word does better: {figures}.")
+    return Verdict("word", "rejected", f"It is not used, the word does better: {figures}.")
+
+
+def _quiet(negatives: int, alarms: int) -> list[float]:
+    """A picture without the class, as an IoU of nothing with nothing: 1 where nothing is seen, else 0."""
+    return [0.0] * alarms + [1.0] * (negatives - alarms)
+
+
+def _else(has_current: bool) -> Use:
+    return "current" if has_current else "word"
+
+
+def _sentence(why: str, evidence: Evidence) -> str:
+    if not evidence.without:
+        return f"It is not used. {why}."
+    figures = f"IoU {fmean(evidence.with_newest):.2f} with the newest against {fmean(evidence.without):.2f} without it"
+    return f"It is not used. {why}: {figures}, on {_corrections(len(evidence.without))} held out in turn."
 
 
 def _corrections(count: int) -> str:

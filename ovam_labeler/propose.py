@@ -159,6 +159,7 @@ def decide(
                 presence=presence,
                 source=meaning.source,
                 token_version=meaning.version.number if meaning.version is not None else None,
+                version_id=meaning.version.id if meaning.version is not None else None,
             )
         )
     return proposals

@@ -80,6 +80,13 @@ class Learner(Protocol):
         """Learn every label a stored correction teaches (called by the worker; idempotent).  A class's token is fitted
         on its recent positive corrections together; the promotion rule then decides what is active."""
 
+    def review_class(self, scope: Scope, label: str, *, progress: Progress | None = None) -> LearnResult | None:
+        """Judge a class again by the corrections that remain, after one was retracted; idempotent.
+
+        The token they teach becomes the active one.  Where none is left, the active token is withdrawn and None returned;
+        so it is, without a change, while learning is off or paused and some are left.
+        """
+
 
 class CorrectionDecoder(Protocol):
     """What a labeling tool offers the learner: fetch the image of a stored correction and decode its truths."""

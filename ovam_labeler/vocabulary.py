@@ -11,6 +11,7 @@ from typing import Literal
 
 from backends.contract import Backend, ClassQuery
 from ovam_labeler.domain import Label
+from ovam_labeler.embedding_space import differences, refusal
 from ovam_labeler.translate import translate_errors
 from token_store.contract import InvalidTokenError, TokenStore
 from token_store.entities import Scope, TokenVersion
@@ -25,7 +26,7 @@ class Meaning:
     """How one label is asked for.
 
     Attributes:
-        warning: one sentence where an active token could not be used; None where all is well.
+        warning: one sentence where an active token could not be used, or was learned with other reading settings.
     """
 
     label: Label
@@ -83,13 +84,20 @@ class Vocabulary:
         warning = None
         if version is not None:
             attributor = self._backend().attributor
-            if version.fingerprint.get("space") == attributor.fingerprint.space:
+            refused = refusal(version.fingerprint, attributor.fingerprint)
+            if refused is None:
+                if differing := differences(version.fingerprint, attributor.fingerprint):
+                    warning = (
+                        f"The token of '{label.name}' (version {version.number}) was learned with other reading settings: "
+                        f"{'; '.join(differing)}."
+                    )
+                    self._warn(warning)
                 with translate_errors():
                     query = self._cached(("token", version.sha256), lambda: attributor.token(version.embedding))
-                return Meaning(label, query, "token", version)
+                return Meaning(label, query, "token", version, warning)
             warning = (
-                f"The token of '{label.name}' (version {version.number}) was learned in another base model "
-                f"({version.fingerprint.get('model') or 'unknown'}); its word is used until a correction is learned again."
+                f"The token of '{label.name}' (version {version.number}) is refused, {refused}; "
+                "its word is used until a correction is learned again."
             )
             self._warn(warning)
         return Meaning(label, self.word(label), "word", None, warning) if words else None

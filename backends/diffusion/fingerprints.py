@@ -17,13 +17,25 @@ from safetensors import SafetensorError, safe_open
 from backends.attention.queries import KeyProjection
 from backends.contract import BackendError
 
+#: What the parts of an embedding space are called in a refusal.
+TEXT_ENCODER, TOKENIZER, KEYS = "text encoder", "tokenizer", "key projections"
+
 
 def space_of(
     text_weights: Iterable[tuple[str, torch.Tensor]],
     vocabulary: Mapping[str, int],
     projections: Mapping[str, KeyProjection],
 ) -> str:
-    """SHA-256 (hex) of an embedding space.
+    """SHA-256 (hex) of an embedding space; see :func:`space_and_parts`."""
+    return space_and_parts(text_weights, vocabulary, projections)[0]
+
+
+def space_and_parts(
+    text_weights: Iterable[tuple[str, torch.Tensor]],
+    vocabulary: Mapping[str, int],
+    projections: Mapping[str, KeyProjection],
+) -> tuple[str, dict[str, str]]:
+    """SHA-256 (hex) of an embedding space, and of each of its parts by name.
 
     Args:
         text_weights: (name, tensor) of the text encoder, any order and dtype; each is hashed as float32.
@@ -31,17 +43,23 @@ def space_of(
         projections: by layer name.
     """
     total = hashlib.sha256(b"ovam-space-1")
+    parts = {name: hashlib.sha256(name.encode()) for name in (TEXT_ENCODER, TOKENIZER, KEYS)}
+
+    def add(part: str, content: bytes) -> None:
+        total.update(content)
+        parts[part].update(content)
+
     digests = {
         normal_name(name): _digest("text", normal_name(name), tensor)
         for name, tensor in text_weights
         if not name.endswith("position_ids")  # a constant that older transformers saved
     }
     for name in sorted(digests):
-        total.update(digests[name])
-    total.update(json.dumps(sorted(vocabulary.items())).encode())
+        add(TEXT_ENCODER, digests[name])
+    add(TOKENIZER, json.dumps(sorted(vocabulary.items())).encode())
     for name in sorted(projections):
-        total.update(_digest(f"to_k/{projections[name].heads}", name, projections[name].weight))
-    return total.hexdigest()
+        add(KEYS, _digest(f"to_k/{projections[name].heads}", name, projections[name].weight))
+    return total.hexdigest(), {name: part.hexdigest() for name, part in parts.items()}
 
 
 def normal_name(name: str) -> str:

@@ -12,7 +12,7 @@ from backends.contract import Backend, BackendError, Fingerprint, Progress, Read
 from backends.diffusion.attributor import StableDiffusionAttributor
 from backends.diffusion.calibration import attribution_of, calibration_of, reading_of
 from backends.diffusion.capture import CONDITIONAL
-from backends.diffusion.fingerprints import file_vocabulary, file_weights, space_of
+from backends.diffusion.fingerprints import file_vocabulary, file_weights, space_and_parts
 from backends.diffusion.key_projections import read_projections
 from backends.diffusion.model_folder import ModelFolder
 from backends.diffusion.text import TextEncoder
@@ -43,7 +43,7 @@ def load_folder(folder: ModelFolder, name: str, device: str, progress: Progress 
     if progress is not None:
         progress(0.5, "Identifying the embedding space.")
     text_files, _ = folder.weights("text_encoder")
-    space = space_of(file_weights(text_files), file_vocabulary(folder.path / "tokenizer"), projections)
+    space, parts = space_and_parts(file_weights(text_files), file_vocabulary(folder.path / "tokenizer"), projections)
     scheduler = folder.index.get("scheduler") or ["", ""]
     settings: dict[str, Any] = {
         "layers": "cross-attention of down and up blocks",
@@ -54,7 +54,7 @@ def load_folder(folder: ModelFolder, name: str, device: str, progress: Progress 
         "scheduler": str(scheduler[1]),
     }
     fingerprint = Fingerprint(
-        space, folder.name, {**settings, "template": attribution.template, "context": attribution.context}
+        space, folder.name, {**settings, "template": attribution.template, "context": attribution.context}, parts
     )
     text = TextEncoder.from_folder(folder)
     attributor = StableDiffusionAttributor(

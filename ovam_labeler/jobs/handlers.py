@@ -10,9 +10,12 @@ from ovam_labeler.domain import LearnResult
 from ovam_labeler.errors import OvamError
 from ovam_labeler.services import Learner
 from token_store.contract import TokenStore
-from token_store.entities import Job
+from token_store.entities import Job, Scope
 
 LEARN = "learn"
+
+#: A correction was retracted: its class is judged again without it.
+REVIEW = "review"
 
 
 class LearnHandler:
@@ -44,6 +47,28 @@ class LearnHandler:
 
     def gave_up(self, job: Job, sentence: str) -> None:
         self._store.set_correction_state(_correction_id(job), "failed", note=sentence)
+
+
+class ReviewHandler:
+    """Job ``review``: ``{"connection", "project", "label"}`` -> the class as the remaining corrections teach it."""
+
+    def __init__(self, learner: Learner, learned: Callable[[Job, list[LearnResult]], None]) -> None:
+        """Args: learned is told after each success (for re-prediction); it must not raise."""
+        self._learner = learner
+        self._learned = learned
+
+    def run(self, job: Job, progress: Progress) -> Mapping[str, Any]:
+        connection, project, label = (job.payload.get(key) for key in ("connection", "project", "label"))
+        if not (isinstance(connection, str) and isinstance(project, str) and isinstance(label, str)):
+            raise OvamError(f"Job {job.id} names no class.")
+        result = self._learner.review_class(Scope(connection, project), label, progress=progress)
+        self._learned(job, [] if result is None else [result])
+        if result is None:
+            return {"label": label, "version": None}
+        return {"label": label, "version": result.version, "active": result.active, "reason": result.reason}
+
+    def gave_up(self, job: Job, sentence: str) -> None:
+        """The job itself keeps the sentence."""
 
 
 def _correction_id(job: Job) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ovam_labeler.errors import BadRequestError
+from ovam_labeler.jobs.handlers import LEARN, REVIEW
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.annotation_states import annotation_ids, deleted, teaches_nothing
@@ -92,10 +93,12 @@ class EventService:
     def forget(self, scope: Scope, names: Sequence[str], note: str) -> list[Correction]:
         """Take back what deleted annotations taught, and let no later event of them count; returns what changed."""
         store = self._application.store
-        changed = store.retract_corrections(scope, names, note=note)
+        changed = store.retract_corrections(scope, names, note=note, job_kind=REVIEW)
         for name in names:
             store.add_correction(deleted(scope, name), job_kind=None)
         store.retract_corrections(scope, names, note=note)
+        if changed:
+            self._notify()
         store.drop_outcomes(scope, names)
         return changed
 
@@ -121,7 +124,7 @@ class EventService:
         ):
             if (image := self._known_image(new.image_ref, scope.connection)) is not None:
                 new = replace(new, payload={**new.payload, "image_sha256": image})
-            added.append(store.add_correction(new, job_kind="learn" if options.learning else None))
+            added.append(store.add_correction(new, job_kind=LEARN if options.learning else None, review_kind=REVIEW))
         if not any(first for _, _, first in added):
             return _ignored("This event was stored before.", reading.notes)
         if not reading.corrections:

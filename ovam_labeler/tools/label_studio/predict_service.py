@@ -49,6 +49,7 @@ class _Made:
 
     prediction: Mapping[str, Any]
     token_versions: Mapping[str, int]
+    version_ids: Mapping[str, int | None]
 
 
 class PredictService:
@@ -183,7 +184,7 @@ class PredictService:
         """The task's prediction, or None with a sentence in the log.  What would fail for every task is raised."""
         try:
             if context is not None:
-                return _Made(self._clicks.answer(scope, config, options, task, context), {})
+                return _Made(self._clicks.answer(scope, config, options, task, context), {}, {})
             return self._made(scope, config, options, task)
         except (ModelError, StorageFullError):
             raise
@@ -233,7 +234,8 @@ class PredictService:
             for picture, image, found in zip(pictures, images, proposals, strict=True)
         ]
         versions = {p.label: p.token_version for found in proposals for p in found if p.token_version is not None}
-        return _Made(prediction(written, version), versions)
+        ids = {p.label: p.version_id for found in proposals for p in found}
+        return _Made(prediction(written, version), versions, ids)
 
     def _served(self, scope: Scope, task: object, made: _Made, config: ParsedConfig) -> ServedPrediction:
         return ServedPrediction(
@@ -243,6 +245,7 @@ class PredictService:
             regions=regions_of(made.prediction, config),
             token_versions=dict(made.token_versions),
             created_at=datetime.now(UTC),
+            version_ids=dict(made.version_ids),
         )
 
     def _remember(self, served: list[ServedPrediction]) -> None:

@@ -217,16 +217,17 @@ def test_running_twice_gives_one_version(app: OvamApplication, tool: Tool, model
     assert second[0].active and second[0].reason == first[0].reason
 
 
-def test_rejection_cut_off_half_way_is_finished_by_the_second_run(app: OvamApplication) -> None:
+def test_a_second_run_leaves_what_a_human_chose_after_the_first(app: OvamApplication) -> None:
     red_box = loaded(scene((COLOURS["red"], (8, 8, 32, 32)), (TEAL, (8, 56, 32, 32))))
     app.learner.learn_mask(red_box, box(8, 56, 32, 32), "red", SCOPE, created_by="a")
     again = loaded(scene((COLOURS["red"], (4, 4, 40, 40))))
     assert not app.learner.learn_mask(again, box(4, 4, 40, 40), "red", SCOPE, created_by="a").active
-    app.store.set_alias(SCOPE, "red", "active", 1, who="t", why="as if the process had died before moving the alias")
+    assert propose(app, red_box, "red").source == "word"
+    app.store.promote(SCOPE, "red", 1, who="ann", why="I want the teal things")
     newest = app.store.list_corrections(SCOPE)[0]
     (result,) = app.learner.learn_correction(newest.id)
     assert result.version == 2 and not result.active
-    assert propose(app, red_box, "red").source == "word"
+    assert propose(app, red_box, "red").source == "token"
 
 
 def test_retracted_correction_is_not_learned_from(app: OvamApplication, tool: Tool) -> None:
@@ -350,7 +351,109 @@ def test_presence_and_version_of_a_generated_image_are_untouched_by_learning(app
     ],
 )
 def test_promotion_rule(token: tuple[float, ...], word: tuple[float, ...], known: bool, used: bool, state: str) -> None:
-    verdict = judge(Evidence(token, word), known=known)
-    assert (verdict.use_token, verdict.state) == (used, state)
+    verdict = judge(Evidence(token, word), known=known, has_current=True)
+    assert (verdict.use == "new", verdict.state) == (used, state)
     assert verdict.reason.endswith(".")
-    assert judge(None, known=known).state == "unproven"
+    assert judge(Evidence(), known=known, has_current=False).state == "unproven"
+
+
+def lemon(at: int, other: tuple[int, int, int] = COLOURS["blue"]) -> tuple[LoadedImage, np.ndarray, np.ndarray]:
+    """A picture with a yellow box (the class) and another: (image, mask of the class, mask of the other)."""
+    image = yellow((at, at, 24, 24), other)
+    return image, box(at, at, 24, 24), box(40, 60, 20, 30)
+
+
+def teach(app: OvamApplication, at: int, *, good: bool = True) -> tuple[int, bool]:
+    image, right, wrong = lemon(at)
+    result = app.learner.learn_mask(image, right if good else wrong, "lemon", SCOPE, created_by="ann")
+    return result.version, result.active
+
+
+def test_a_bad_correction_after_three_good_ones_is_rejected_and_masks_stay(app: OvamApplication) -> None:
+    for at in (2, 6, 10):
+        assert teach(app, at)[1]
+    image, right, _ = lemon(14, COLOURS["green"])
+    before = propose(app, image, "lemon").mask
+    version, active = teach(app, 18, good=False)
+    assert not active
+    refused = app.store.get_version(SCOPE, "lemon", version)
+    bad = app.store.list_corrections(SCOPE)[0].id
+    assert refused.state == "rejected" and refused.metrics["evidence"]["contradicts"]
+    assert refused.metrics["evidence"]["set_aside"] == [bad] and "contradicts" in refused.metrics["reason"]
+    assert np.array_equal(propose(app, image, "lemon").mask, before)
+    assert app.store.get_token(SCOPE, "lemon").aliases == {"active": 3}
+    # The next good one is learned from without it.
+    version, active = teach(app, 22)
+    assert active
+    assert bad not in app.store.get_version(SCOPE, "lemon", version).source_corrections
+    assert iou(propose(app, image, "lemon").mask, right) > 0.75
+
+
+def test_a_bad_first_correction_is_demoted_by_the_next_two(app: OvamApplication) -> None:
+    image, right, _ = lemon(14, COLOURS["blue"])
+    assert teach(app, 2, good=False) == (1, True)
+    assert iou(propose(app, image, "lemon").mask, right) < 0.5
+    teach(app, 6)
+    version, active = teach(app, 10)
+    assert active and app.store.get_version(SCOPE, "lemon", version).metrics["examples"] == 2
+    assert iou(propose(app, image, "lemon").mask, right) > 0.75
+    bad = app.store.list_corrections(SCOPE)[-1].id
+    demoted = [v for v in app.store.list_versions(SCOPE, "lemon") if v.state == "rejected"]
+    assert demoted and all(bad in v.source_corrections for v in demoted)
+
+
+def test_policy_manual_waits_for_a_human_and_auto_for_nobody(app: OvamApplication) -> None:
+    app.store.change_project_options(SCOPE, {"policy": "manual"}, who="ann")
+    assert teach(app, 2) == (1, False)
+    assert app.store.get_token(SCOPE, "lemon").aliases == {"candidate": 1}
+    assert "waits to be promoted" in app.store.get_version(SCOPE, "lemon", 1).metrics["reason"]
+    app.store.promote(SCOPE, "lemon", "candidate", who="ann", why="good")
+    app.store.change_project_options(SCOPE, {"policy": "auto"}, who="ann")
+    for at in (6, 10):
+        teach(app, at)
+    version, active = teach(app, 18, good=False)
+    assert active and "the policy is auto" in app.store.get_version(SCOPE, "lemon", version).metrics["reason"]
+
+
+def test_a_paused_class_keeps_its_corrections_as_evidence(app: OvamApplication, tool: Tool) -> None:
+    app.store.pause_class(SCOPE, "x", True, who="ann")
+    first = correct(app, tool, yellow(), [("x", box(8, 8, 32, 32)), ("y", box(40, 60, 20, 30))], ["x", "y"], "1")
+    assert [r.label for r in app.learner.learn_correction(first.id)] == ["y"]
+    assert "Learning of 'x' is paused" in app.store.get_correction(first.id).note
+    app.store.pause_class(SCOPE, "x", False, who="ann")
+    second = yellow((20, 8, 30, 30))
+    (result,) = app.learner.learn_correction(correct(app, tool, second, [("x", box(20, 8, 30, 30))], ["x"], "2").id)
+    assert result.metrics["examples"] == 2
+
+
+def test_a_retracted_correction_is_unlearned(app: OvamApplication, tool: Tool) -> None:
+    good, bad = yellow(), yellow((20, 8, 30, 30))
+    app.learner.learn_correction(correct(app, tool, good, [("x", box(8, 8, 32, 32))], ["x"], "1").id)
+    app.learner.learn_correction(correct(app, tool, bad, [("x", box(40, 60, 20, 30))], ["x"], "2").id)
+    app.store.set_alias(SCOPE, "x", "active", 2, who="ann", why="")
+    app.store.retract_corrections(SCOPE, ["2"], note="The annotation was deleted.", job_kind="review")
+    (job,) = app.store.list_jobs(kinds=["review"])
+    result = app.learner.review_class(SCOPE, job.payload["label"])
+    assert result is not None and (result.version, result.active) == (1, True)
+    app.store.retract_corrections(SCOPE, ["1"], note="The annotation was deleted.", job_kind="review")
+    assert app.learner.review_class(SCOPE, "x") is None
+    assert app.store.get_token(SCOPE, "x").aliases == {}
+    assert propose(app, good, "x").source == "word"
+    assert app.learner.review_class(SCOPE, "x") is None
+
+
+def test_another_verdict_meanwhile_is_seen(app: OvamApplication, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alias moves between judging and storing: the judging is done again, with the one that is active by then."""
+    teach(app, 2)
+    original, calls = app.store.add_version, []
+
+    def meanwhile(*arguments: object, **options: object) -> object:
+        calls.append(options["expect"])
+        if len(calls) == 1:
+            app.store.set_alias(SCOPE, "lemon", "active", None, who="ann", why="off")
+        return original(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(app.store, "add_version", meanwhile)
+    teach(app, 6)
+    assert calls == [{"active": 1}, {"active": None}]
+    assert app.store.get_version(SCOPE, "lemon", 2).parent_version is None

@@ -99,7 +99,7 @@ def test_token_of_another_space_is_refused_with_a_warning(
         for _ in range(3):
             (found,) = app.proposer.propose(red_and_blue(), labels("red"), SCOPE, OPTIONS)
     assert found.source == "word" and iou(found.mask, RED) > 0.8
-    assert sum("another base model" in r.message for r in caplog.records) == 1
+    assert sum("another embedding space" in r.message for r in caplog.records) == 1
 
 
 def test_words_off_leaves_unlearned_labels_out(app: OvamApplication, model: ColourModel) -> None:
