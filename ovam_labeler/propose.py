@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from backends import discovery
-from backends.attention.binarize import masks_from_soft, recentre, relative_map
+from backends.attention.binarize import MaskPainter, recentre, relative_map
 from backends.attention.presence import presence_features, presence_probability
 from backends.contract import (
     Attributor,
@@ -131,24 +131,23 @@ def decide(
     size = (image.height, image.width)
     pixels = _bounded(image.pixels)
     present = [k for k, there in enumerate(judged) if there]
-    softs = [relative_map(maps[k], pixels.shape[:2]) for k in present]
-    cuts = [thresholds[k] for k in present]
-    if refiner is not None:
-        # Refiners read a probability: the threshold is bent to one half before, and is one half afterwards.
-        softs = [_refined(refiner, pixels, recentre(s, t)) for s, t in zip(softs, cuts, strict=True)]
-        cuts = [0.5] * len(softs)
-    confidence = [max(probabilities[k], 1e-3) if options.presence else 1.0 for k in present]
-    masks = dict(
-        zip(present, masks_from_soft(softs, cuts, overlap=options.overlap, confidence=confidence), strict=True)
-    )
-    margins = {k: _margin(s, masks[k], t) for k, s, t in zip(present, softs, cuts, strict=True)}
+    # One class after the other: the soft maps of twenty classes of a large image would take a gigabyte.
+    painter = MaskPainter(options.overlap)
+    for k in present:
+        soft, cut = relative_map(maps[k], pixels.shape[:2]), thresholds[k]
+        if refiner is not None:
+            # Refiners read a probability: the threshold is bent to one half before, and is one half afterwards.
+            soft, cut = _refined(refiner, pixels, recentre(soft, cut)), 0.5
+        painter.add(soft, cut, max(probabilities[k], 1e-3) if options.presence else 1.0)
+    margins = painter.margins()
+    place = {k: index for index, k in enumerate(present)}
     proposals = []
     for k, meaning in enumerate(meanings):
-        mask = masks.get(k)
+        mask = painter.mask(place[k]) if k in place else None
         there = mask is not None and bool(mask.any())
         presence = probabilities[k] if options.presence else 1.0
         # Sure of a mask: the class is there and the map is decided inside it.  Sure of none: the class is not there.
-        score = presence * (0.5 + 0.5 * margins[k]) if there else 1.0 - probabilities[k]
+        score = presence * (0.5 + 0.5 * margins[place[k]]) if there else 1.0 - probabilities[k]
         proposals.append(
             Proposal(
                 label=meaning.label.name,
@@ -215,13 +214,6 @@ def _enlarged(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows = np.arange(size[0]) * mask.shape[0] // size[0]
     columns = np.arange(size[1]) * mask.shape[1] // size[1]
     return mask[rows[:, None], columns]
-
-
-def _margin(soft: np.ndarray, mask: np.ndarray, threshold: float) -> float:
-    """How decided the map is inside its mask: mean height above the threshold, 0..1."""
-    if not mask.any():
-        return 0.0
-    return float(((soft[mask] - threshold) / max(1.0 - threshold, 1e-6)).mean().clip(0, 1))
 
 
 def _unasked(label: Label, image: LoadedImage) -> Proposal:

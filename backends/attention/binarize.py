@@ -90,20 +90,61 @@ def masks_from_soft(
         raise BackendError(f"All maps must have one size; got {', '.join(str(m.shape) for m in soft)}.")
     for threshold in thresholds:
         _check_threshold(threshold)
-    masks = [(m >= tau) & (m > 0) for m, tau in zip(soft, thresholds, strict=True)]
-    if overlap == "independent" or len(soft) < 2:
-        return masks
-    if overlap != "exclusive":
+    if overlap not in ("exclusive", "independent"):
         raise BackendError(f"overlap is {overlap!r}; 'exclusive' or 'independent' is allowed.")
-    best = np.full(soft[0].shape, -1.0, np.float32)
-    winner = np.full(soft[0].shape, -1, np.int16)
+    painter = MaskPainter(overlap)
     for index, (m, tau) in enumerate(zip(soft, thresholds, strict=True)):
-        room = max(1.0 - tau, 1e-6)
-        claim = (m - tau) / room * (1.0 if confidence is None else confidence[index])
-        better = masks[index] & (claim > best)
-        best[better] = claim[better]
-        winner[better] = index
-    return [winner == index for index in range(len(soft))]
+        painter.add(m, tau, 1.0 if confidence is None else confidence[index])
+    return [painter.mask(index) for index in range(len(soft))]
+
+
+class MaskPainter:
+    """Masks of classes whose soft maps come one at a time, so that no two of them need to be held at once.
+
+    Args:
+        overlap: as :func:`masks_from_soft` has it.
+    """
+
+    def __init__(self, overlap: Overlap) -> None:
+        self._overlap = overlap
+        self._painted: list[np.ndarray] = []
+        self._confidences: list[float] = []
+        self._margins: list[float] = []
+        self._best: np.ndarray | None = None
+        self._winner: np.ndarray | None = None
+
+    def add(self, soft: np.ndarray, threshold: float, confidence: float = 1.0) -> None:
+        """The next class: soft (H, W) float in 0..1, its tau 0..1, confidence > 0."""
+        _check_threshold(threshold)
+        inside = (soft >= threshold) & (soft > 0)
+        claim = (soft - threshold) / max(1.0 - threshold, 1e-6)
+        self._confidences.append(confidence)
+        if self._overlap == "independent":
+            self._painted.append(inside)
+            self._margins.append(float(claim[inside].mean()) if inside.any() else 0.0)
+            return
+        if self._best is None or self._winner is None:
+            self._best = np.full(soft.shape, -1.0, np.float32)
+            self._winner = np.full(soft.shape, -1, np.int16)
+        claim *= confidence
+        inside &= claim > self._best
+        self._best[inside] = claim[inside]
+        self._winner[inside] = len(self._confidences) - 1
+
+    def mask(self, index: int) -> np.ndarray:
+        """Bool (H, W) of the class that came as number ``index``."""
+        mask: np.ndarray = self._painted[index] if self._winner is None else self._winner == index
+        return mask
+
+    def margins(self) -> list[float]:
+        """For each class, how decided its map is inside its mask: mean height above the threshold, 0..1; 0 without one."""
+        if self._best is None or self._winner is None:
+            return [min(max(margin, 0.0), 1.0) for margin in self._margins]
+        found = []
+        for index, confidence in enumerate(self._confidences):
+            claims = self._best[self._winner == index]
+            found.append(float((claims.mean() / confidence).clip(0, 1)) if claims.size else 0.0)
+        return found
 
 
 def binarize(

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 
 from backends.contract import BackendError
 
+#: Rows of the image that are refined at a time.
+_ROWS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class GuidedFilter:
@@ -59,19 +62,29 @@ class GuidedFilter:
         """
         check_refiner_input(image, soft)
         height, width = soft.shape
-        guide = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-        if not self.colour:
-            guide = guide.mean(1, keepdim=True)
-        source = torch.from_numpy(np.array(soft, dtype=np.float32))[None, None]
         factor = min(1.0, self.grid / max(height, width))
         small = (max(1, round(height * factor)), max(1, round(width * factor)))
         window = max(1, round(self.radius * min(small)))
-        small_guide = F.adaptive_avg_pool2d(guide, small)
-        small_source = F.adaptive_avg_pool2d(source, small)
-        slope, offset = _fit(small_guide, small_source, window, self.smoothness)
-        slope = F.interpolate(slope, size=(height, width), mode="bilinear", align_corners=False)
-        offset = F.interpolate(offset, size=(height, width), mode="bilinear", align_corners=False)
-        return ((slope * guide).sum(1) + offset[:, 0])[0].clamp(0, 1).numpy()
+        # Channel by channel, and at full size strip by strip: a float copy of a large image would take fifty megabytes,
+        # and the coefficients at full size as much again.
+        small_guide = torch.cat([_pooled(image[:, :, c].astype(np.float32) / 255, small) for c in range(3)], 1)
+        if not self.colour:
+            small_guide = small_guide.mean(1, keepdim=True)
+        small_source = _pooled(np.asarray(soft, np.float32), small)
+        coefficients = torch.cat(_fit(small_guide, small_source, window, self.smoothness), 1)
+        wide = F.interpolate(coefficients, size=(small[0], width), mode="bilinear", align_corners=False)[0]
+        place = ((torch.arange(height) + 0.5) * (small[0] / height) - 0.5).clamp(0, small[0] - 1)
+        above = place.floor().long()
+        below, share = (above + 1).clamp(max=small[0] - 1), (place - above)[None, :, None]
+        refined = np.empty((height, width), np.float32)
+        for first in range(0, height, _ROWS):
+            rows = slice(first, first + _ROWS)
+            here = torch.lerp(wide[:, above[rows]], wide[:, below[rows]], share[:, rows])
+            guide = torch.from_numpy(np.array(image[rows])).permute(2, 0, 1).float() / 255
+            if not self.colour:
+                guide = guide.mean(0, keepdim=True)
+            refined[rows] = ((here[:-1] * guide).sum(0) + here[-1]).clamp(0, 1).numpy()
+        return refined
 
 
 def check_refiner_input(image: np.ndarray, soft: np.ndarray) -> None:
@@ -82,6 +95,11 @@ def check_refiner_input(image: np.ndarray, soft: np.ndarray) -> None:
         raise BackendError(f"The soft map has shape {soft.shape}; the image's {image.shape[:2]} is needed.")
     if not np.isfinite(soft).all() or soft.min() < 0 or soft.max() > 1:
         raise BackendError("The soft map has values outside 0..1; normalise it before refining.")
+
+
+def _pooled(values: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """(1, 1, h, w) area means of a float32 (H, W)."""
+    return F.adaptive_avg_pool2d(torch.from_numpy(np.require(values, requirements=("C", "W")))[None, None], size)
 
 
 def _fit(
