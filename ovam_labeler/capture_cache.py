@@ -30,7 +30,7 @@ from ovam_labeler.capture_file import DAMAGE, Header, read_capture, read_header,
 log = logging.getLogger(__name__)
 
 #: Raised where the meaning of a stored capture changes; part of every key.
-FORMAT = 2
+FORMAT = 3
 _SUFFIX = ".safetensors"
 _STALE_SECONDS = 3600.0
 _LOCK_SECONDS = 10.0

@@ -51,8 +51,8 @@ class Settings(BaseSettings):
     )
     cache_preset: Literal["lossless", "exact", "balanced"] = Field(
         default="exact",
-        description="How queries are kept, in memory and in the cache: `lossless` (float32), `exact` (8 bits, every "
-        "step), `balanced` (8 bits, steps averaged to five).  docs/performance.md has their sizes and errors.",
+        description="How queries are kept, in memory and in the cache: `lossless` (float32), `exact` (8 bits, 16 "
+        "where few steps are recorded; every step), `balanced` (the same, steps averaged to five).  docs/performance.md has their sizes and errors.",
     )
     max_image_pixels: int = Field(default=80_000_000, ge=1, description="Images with more pixels are refused.")
     max_image_bytes: int = Field(default=60_000_000, ge=1, description="Image files larger than this are refused.")

@@ -108,8 +108,10 @@ class LayerQueries:
         """As ``preset`` keeps them: neighbouring steps averaged into its groups, in its dtype."""
         groups = [preset.group_of(k, self.steps) for k in range(self.steps)]
         members = [[k for k, g in enumerate(groups) if g == group] for group in range(groups[-1] + 1)]
+        dtype = preset.dtype_of(len(members))
+        carry = torch.zeros(self.queries.shape[1:], device=self.device) if dtype == torch.int8 else None
         steps = [
-            pack_step(self.queries[m[0]] if len(m) == 1 else self.queries[m].float().mean(0), preset.dtype)
+            pack_step(self.queries[m[0]] if len(m) == 1 else self.queries[m].float().mean(0), dtype, carry)
             for m in members
         ]
         return join_steps(self.name, (self.height, self.width), self.scale, steps, [len(m) for m in members])

@@ -136,18 +136,27 @@ class StoredQueries:
         }
 
 
-def pack_step(queries: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+def pack_step(
+    queries: torch.Tensor, dtype: torch.dtype, carry: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """One step's (heads, pixels, d_head) queries as (blocks, heads, d_head, 64) numbers and (heads, d_head) scales.
 
     A scale is the largest magnitude of its channel over the pixels divided by 127, so no number is clipped.
+
+    Args:
+        carry: (heads, pixels, d_head) float32, what rounding to int8 took from the step before: it is added to this one,
+            and replaced by what this one loses.  A map is a mean over steps whose queries differ little, so the errors of
+            neighbours cancel instead of adding up.  Other dtypes leave it alone.
     """
     heads, pixels, size = queries.shape
     scales = None
     if dtype == torch.int8:
-        values = queries.float()
+        values = queries.float() if carry is None else carry.add_(queries)
         scales = values.abs().amax(1) / 127
-        values = values / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-        queries = values.round_().clamp_(-127, 127)
+        steps = scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+        queries = (values / steps).round_().clamp_(-127, 127)
+        if carry is not None:
+            carry.addcmul_(queries, steps, value=-1)
     padded = torch.zeros(-(-pixels // BLOCK) * BLOCK, heads, size, dtype=dtype, device=queries.device)
     padded[:pixels] = queries.transpose(0, 1)
     return padded.view(-1, BLOCK, heads, size).permute(0, 2, 3, 1).contiguous(), scales

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from backends.attention.presets import Preset
 from backends.attention.queries import Layer, LayerQueries, QueryBundle
 from backends.attention.self_attention import ReceivedMaps, received_attention
 from backends.attention.stored import join_steps
@@ -46,9 +45,9 @@ class Recorder:
             the unconditional (negative prompt's) half first.
         guided: whether batches consist of both halves.
         images: how many images each half holds; they are told apart by their number in it.
-        dtype: of the recorded features, and of the queries where there is no preset.
-        preset: the stored form queries are brought to as soon as a group of steps is complete, so that the host never
-            holds more than that and one group; ``None`` = as computed.
+        dtype: of the recorded features, and of the queries where they are not packed.
+        packed_as: dtype of the stored form queries are brought to as soon as a group of steps is complete, so that the
+            host never holds more than that and one group; ``None`` = as computed.
         group_of: step index -> index of the group whose mean queries are kept (non-decreasing); ``None`` = each step alone.
 
     Raises:
@@ -65,7 +64,7 @@ class Recorder:
         guided: bool = False,
         images: int = 1,
         dtype: torch.dtype = torch.float16,
-        preset: Preset | None = None,
+        packed_as: torch.dtype | None = None,
         group_of: Callable[[int], int] | None = None,
     ) -> None:
         if half not in (CONDITIONAL, UNCONDITIONAL):
@@ -78,7 +77,7 @@ class Recorder:
         self._guided = guided
         self._images = images
         self._dtype = dtype
-        self._preset = preset
+        self._packed_as = packed_as
         self._group_of = group_of
         self._blocks = len(unet.config.block_out_channels)
         self._grids = [_halved(latent_size, level) for level in range(self._blocks)]
@@ -116,7 +115,7 @@ class Recorder:
 
     def _layer(self, name: str, image: int) -> Layer:
         layer, series = self._layers[name], self._series[name]
-        if self._preset is None:
+        if self._packed_as is None:
             return LayerQueries(name, layer.heads, *layer.grid, layer.scale, series.of(image))
         return join_steps(name, layer.grid, layer.scale, series.packed_of(image), series.counts)
 
@@ -141,11 +140,11 @@ class Recorder:
         grid = self._grid_of(name)
         inner = attention.to_q.weight.shape[0]
         self._layers[name] = _Layer(grid, attention.heads, (inner // attention.heads) ** -0.5)
-        self._series[name] = Series(self._preset)
+        self._series[name] = Series(self._packed_as)
 
         def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
             half = self._half_of(name, output, attention.heads, grid)
-            grouped = self._group_of is not None or self._preset is not None
+            grouped = self._group_of is not None or self._packed_as is not None
             self._this_pass[name] = _kept(half, torch.float32 if grouped else self._dtype)
 
         self._handles.append(attention.to_q.register_forward_hook(keep))

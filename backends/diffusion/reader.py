@@ -138,7 +138,7 @@ class StableDiffusionReader:
             half=CONDITIONAL,
             images=len(requests),
             dtype=RECORDED,
-            preset=preset,
+            packed_as=preset.dtype_of(preset.kept(len(timesteps))),
             group_of=lambda index: preset.group_of(index, len(timesteps)),
         ) as recorder:
             for done, step in enumerate(timesteps):
@@ -216,7 +216,7 @@ class StableDiffusionReader:
             half=self._half,
             guided=guided,
             dtype=RECORDED,
-            preset=preset,
+            packed_as=preset.dtype_of(preset.kept(steps)),
             group_of=lambda index: preset.group_of(index, len(pipeline.scheduler.timesteps)),
         ) as recorder:
             latents = pipeline(

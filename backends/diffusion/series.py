@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from backends.attention.presets import Preset
 from backends.attention.stored import pack_step
 
 
@@ -30,17 +29,19 @@ class Series:
     """What one place of the UNet gave: its finished groups of steps and the one under way, each (images, ...).
 
     Attributes:
-        preset: brings finished groups to its stored form at once; ``None`` keeps them as they are.
+        packed_as: dtype of the stored form that finished groups are brought to at once; ``None`` keeps them as they are.
         groups: the finished groups as they are.
         packed: the finished groups in their stored form: of each image the numbers and their scales.
         counts: recorded steps of each finished group.
+        carry: what rounding took from the last finished group, see :func:`backends.attention.stored.pack_step`.
     """
 
-    preset: Preset | None = None
+    packed_as: torch.dtype | None = None
     groups: list[torch.Tensor] = field(default_factory=list)
     packed: list[list[tuple[torch.Tensor, torch.Tensor | None]]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     open: _Mean | None = None
+    carry: torch.Tensor | None = None
 
     def add(self, value: torch.Tensor) -> None:
         if self.open is None:
@@ -53,11 +54,15 @@ class Series:
         if self.open is None:
             return
         mean = self.open.total if self.open.count == 1 else self.open.value()
-        if self.preset is None:
+        if self.packed_as is None:
             self.groups.append(mean.to(dtype))
         else:
-            kept = self.preset.dtype
-            self.packed.append([pack_step(image, kept) for image in mean])
+            if self.carry is None and self.packed_as == torch.int8:
+                self.carry = torch.zeros(mean.shape)
+            carries = [None] * len(mean) if self.carry is None else self.carry
+            self.packed.append(
+                [pack_step(image, self.packed_as, carry) for image, carry in zip(mean, carries, strict=True)]
+            )
         self.counts.append(self.open.count)
         self.open = None
 
