@@ -9,7 +9,7 @@ import sys
 import typer
 
 from ovam_labeler import __version__
-from ovam_labeler.cli import cache, database, demo, doctor, generate, learn, predict, serve, tokens
+from ovam_labeler.cli import cache, database, demo, doctor, generate, learn, predict, serve, tokens, verify
 from ovam_labeler.errors import OvamError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(database.app, name="db")
 app.add_typer(cache.app, name="cache")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("verify")(verify.verify)
 app.command("doctor")(doctor.doctor)
 
 
