@@ -9,7 +9,20 @@ import sys
 import typer
 
 from ovam_labeler import __version__
-from ovam_labeler.cli import cache, database, demo, doctor, generate, learn, predict, serve, tokens, verify
+from ovam_labeler.cli import (
+    cache,
+    connect,
+    database,
+    demo,
+    doctor,
+    generate,
+    learn,
+    predict,
+    report,
+    serve,
+    tokens,
+    verify,
+)
 from ovam_labeler.errors import OvamError
 
 app = typer.Typer(
@@ -29,6 +42,9 @@ app.add_typer(cache.app, name="cache")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("verify")(verify.verify)
+app.command("connect")(connect.connect)
+app.command("connections")(connect.connections)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 
 

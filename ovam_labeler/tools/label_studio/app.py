@@ -12,6 +12,7 @@ from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.corrections import TOOL
 from ovam_labeler.tools.label_studio.errors import register_errors
 from ovam_labeler.tools.label_studio.event_service import EventService
+from ovam_labeler.tools.label_studio.measuring import Measurer
 from ovam_labeler.tools.label_studio.predict_service import PredictService
 from ovam_labeler.tools.label_studio.push import PUSH, Pusher
 from ovam_labeler.tools.label_studio.reconcile import Reconciler
@@ -46,6 +47,7 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     pusher = Pusher(application, tool, predict)
     predict.hand_over = pusher.hand_over
     application.add_handler(PUSH, pusher)
+    application.on_learned(Measurer(application, tool).learned)
     application.on_learned(pusher.learned)
     reconciler = Reconciler(tool.connections, events, application)
     events.on_training = reconciler.start

@@ -6,9 +6,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from ovam_labeler.errors import BadRequestError
+from ovam_labeler.helping import review
 from ovam_labeler.jobs.handlers import LEARN, REVIEW
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
@@ -152,7 +154,12 @@ class EventService:
         """Keep what became of our proposals.  Without it the report knows less, but no correction is lost."""
         try:
             labels = list(served.regions.values()) if served is not None else []
-            self._application.store.put_outcomes(read_outcomes(event, scope, served, labels))
+            outcomes = read_outcomes(event, scope, served, labels)
+            self._application.store.put_outcomes(outcomes)
+            for label in review(
+                self._application.store, scope, outcomes, datetime.now(UTC).isoformat(timespec="seconds")
+            ):
+                log.warning("Project %s: '%s' stops proposing; `ovam-labeler report` says why.", scope, label)
         except (StoreError, KeyError, TypeError) as error:
             log.warning("Project %s: what became of a proposal could not be kept: %s", scope, error)
 

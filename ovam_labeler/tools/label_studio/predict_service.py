@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ovam_labeler.domain import ProjectOptions
 from ovam_labeler.errors import ModelError, OvamError, StorageFullError
+from ovam_labeler.helping import QUIET, quiet_labels
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
 from ovam_labeler.tools.contract import ParsedConfig
@@ -78,9 +79,24 @@ class PredictService:
 
     def model_version(self, config: ParsedConfig, scope: Scope, options: ProjectOptions) -> str:
         """The one string of /setup and /predict."""
+        config = self._speaking(config, scope)
         with translate_errors():
             version = self._application.proposer.model_version(config.labels, scope, options)
         return f"{version}{form_mark(config)}"
+
+    def _speaking(self, config: ParsedConfig, scope: Scope) -> ParsedConfig:
+        """The config without the classes whose proposals hurt (see :mod:`ovam_labeler.helping`)."""
+        store = self._application.store
+        with translate_errors():
+            if not store.get_note(scope, QUIET):
+                return config
+            active = store.find_active(scope, [label.name for label in config.labels])
+            quiet = quiet_labels(store, scope, {name: version.number for name, version in active.items()})
+        controls = tuple(
+            replace(c, labels=tuple(label for label in c.labels if label.name not in quiet)) for c in config.controls
+        )
+        labels = tuple(label for label in config.labels if label.name not in quiet)
+        return replace(config, labels=labels, controls=controls)
 
     def answer(
         self, scope: Scope, config_text: str, tasks: Sequence[object], context: Mapping[str, Any] | None = None
@@ -197,6 +213,7 @@ class PredictService:
         return None
 
     def _made(self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: object) -> _Made:
+        config = self._speaking(config, scope)
         given = read_task(task, config)
         version = self.model_version(config, scope, options)
         key = (scope, given, config, options, version)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from fake_studio import FakeStudio
-from protocol_helpers import DrawnApplication, brush, half, predict_body, task
+from protocol_helpers import DrawnApplication, brush, captured, half, predict_body, task
 
 from ovam_labeler.domain import LearnResult
 from ovam_labeler.tools.label_studio import predict_service
 from ovam_labeler.tools.label_studio.app import create_app
 from ovam_labeler.tools.label_studio.push import PRUNE_AFTER, PUSH, TASKS, Pusher
-from token_store.entities import Job, Scope
+from token_store.entities import CorrectionMask, Job, Scope
 
 SCOPE = Scope("default", "2")
 
@@ -201,3 +201,48 @@ def test_the_twin_of_a_request_under_way_is_answered_with_nothing(
     assert answers["first"][0]["result"] and answers["second"] == [[]] and application.proposer.calls == 1
     ask("third")  # later, it is no twin
     assert answers["third"] == answers["first"]
+
+
+def test_a_class_whose_proposals_hurt_proposes_no_more(stage: Callable[..., Stage]) -> None:
+    it = stage(tasks=8)
+
+    def labels(number: int) -> list[str]:
+        made = it.http.post("/predict", json=predict_body([it.studio.tasks[number]])).json["results"][0]
+        return [region["value"]["brushlabels"][0] for region in made["result"]]
+
+    before = it.http.post("/setup", json=captured("setup")).json["model_version"]
+    it.studio.deliver = lambda event: it.http.post("/webhook", json=event) and None
+    for number in range(1, 7):
+        made = it.http.post("/predict", json=predict_body([it.studio.tasks[number]])).json["results"][0]
+        parent = it.studio.add_prediction({"task": number, **made})
+        kept = [r | {"origin": "prediction"} for r in made["result"] if r["value"]["brushlabels"] == ["bar"]]
+        assert labels(number) == ["disc", "bar"]
+        it.studio.submit(number, [*kept, brush("disc", half(), "mine")], parent_prediction=parent, lead_time=9.0)
+    assert labels(7) == ["bar"]
+    after = it.http.post("/setup", json=captured("setup")).json["model_version"]
+    assert after != before, "Label Studio asks again for what it has"
+    quiet = it.application.store.get_note(SCOPE, "quiet classes")
+    assert list(quiet) == ["disc"] and quiet["disc"]["version"] is None
+
+
+def test_iou_of_proposal_and_submission_is_measured_when_a_correction_was_learned(stage: Callable[..., Stage]) -> None:
+    it = stage()
+    it.studio.deliver = lambda event: it.http.post("/webhook", json=event) and None
+    made = it.http.post("/predict", json=predict_body([it.studio.tasks[1]])).json["results"][0]
+    parent = it.studio.add_prediction({"task": 1, **made})
+    disc = made["result"][0]
+    changed = brush("disc", half(), disc["id"], origin="prediction-changed")
+    it.studio.submit(1, [changed], parent_prediction=parent, lead_time=9.0)
+    store = it.application.store
+    assert {o.label: o.iou for o in store.list_outcomes(SCOPE)} == {"disc": None, "bar": None}
+    (correction,) = store.list_corrections(SCOPE)
+    image, _ = it.application.tool.image_of(correction)
+    truths, _ = it.application.tool.truths_of(correction, image)
+    store.put_correction_masks([CorrectionMask(correction.id, t.label, t.kind, t.mask, t.ignore) for t in truths])
+    (job,) = store.list_jobs(kinds=("learn",))
+    for listener in it.application.listeners:
+        listener(job, [])
+    found = {o.label: o for o in store.list_outcomes(SCOPE)}
+    # Every third column of 32 was proposed, of which 6 lie in the half that was drawn.
+    assert found["disc"].iou == pytest.approx(6 / (16 + 11 - 6)) and found["bar"].iou == 0.0
+    assert (found["disc"].changed, found["bar"].deleted, found["disc"].lead_time) == (1, 1, 9.0)
