@@ -56,6 +56,7 @@ class ProjectOptions:
         regions: one region a ``"class"``, or one for each connected ``"object"``; polygons are always one an object.
         push: open tasks that are predicted again and pushed when a token lands; 0 = none.
         max_regions, polygon_points: regions of one label, and points of one polygon, at most.
+        tiles: parts along the longer side that a picture is also read in, for small objects; 1 = whole only.
     """
 
     method: str = "ovam"
@@ -71,6 +72,7 @@ class ProjectOptions:
     push: int = 10
     max_regions: int = 50
     polygon_points: int = 80
+    tiles: int = 1
 
 
 @dataclass(frozen=True, slots=True)

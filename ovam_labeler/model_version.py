@@ -50,6 +50,7 @@ def model_version(
         "threshold": options.threshold,
         "presence": options.presence,
         "words": options.words,
+        "tiles": options.tiles,
         "regions": [options.regions, options.max_regions, options.polygon_points],
         "labels": words,
     }

@@ -46,6 +46,7 @@ def project_options(settings: Settings, stored: Mapping[str, Any] | None = None)
         push=_count(given, "push", default.push, 0, 1000),
         max_regions=_count(given, "max_regions", default.max_regions, 1, 200),
         polygon_points=_count(given, "polygon_points", default.polygon_points, 8, 1000),
+        tiles=_count(given, "tiles", default.tiles, 1, 8),
     )
 
 

@@ -20,6 +20,7 @@ from backends.contract import (
     ClassQuery,
     LogitSource,
     MaskMethod,
+    Needs,
     Progress,
     Refiner,
 )
@@ -29,6 +30,7 @@ from ovam_labeler.errors import BadRequestError, ModelError
 from ovam_labeler.inference import InferenceService
 from ovam_labeler.model_version import model_version
 from ovam_labeler.settings import Settings
+from ovam_labeler.tiling import cut, parts_of, together
 from ovam_labeler.translate import translate_errors
 from ovam_labeler.vocabulary import Meaning, Vocabulary
 from token_store.entities import Scope
@@ -88,12 +90,9 @@ class ProposeService:
             with translate_errors():
                 needs = method.needs(backend.attributor)
             reading = None if progress is None else _part(progress, 0.0, _READING)
-            capture = self._inference.submit(image, needs, prompt=prompt, progress=reading).result()
+            read = _Reading(self._inference, backend.attributor, method, needs, meanings, prompt)
+            maps, features = read.whole(image, options.tiles, reading)
             with translate_errors():
-                queries = [m.query for m in meanings]
-                maps = method.maps(backend.attributor, capture, queries).detach().float().cpu()
-                logits = logits_of(backend.attributor, capture, queries) if needs.queries else None
-                features = presence_features(maps, logits)
                 found = decide(image, maps, features, meanings, backend.attributor.calibration, options, refiner)
             proposals = {m.label: p for m, p in zip(meanings, found, strict=True)}
         if progress is not None:
@@ -103,6 +102,63 @@ class ProposeService:
     def model_version(self, labels: Sequence[Label], scope: Scope, options: ProjectOptions) -> str:
         """See :meth:`ovam_labeler.services.Proposer.model_version`."""
         return model_version(self._settings, labels, self._vocabulary.active(labels, scope), options)
+
+
+class _Reading:
+    """Maps and presence features of one picture's labels, read whole or also in parts."""
+
+    def __init__(
+        self,
+        inference: InferenceService,
+        attributor: Attributor,
+        method: MaskMethod,
+        needs: Needs,
+        meanings: Sequence[Meaning],
+        prompt: str,
+    ) -> None:
+        self._inference, self._attributor, self._method = inference, attributor, method
+        self._needs, self._meanings, self._prompt = needs, meanings, prompt
+
+    def whole(
+        self, image: LoadedImage, tiles: int, progress: Progress | None
+    ) -> tuple[torch.Tensor, Sequence[Mapping[str, float]]]:
+        """Maps (classes, h, w) float32 and features of each class; of the part where it is most probable, where there are parts."""
+        parts = parts_of(image.height, image.width, tiles)
+        share = 1.0 / (1 + len(parts))
+        maps, features = self._read(image, None if progress is None else _part(progress, 0.0, share))
+        if not parts:
+            return maps, features
+        heats, weights = [], []
+        best, most = list(features), self._probable(features)
+        for number, part in enumerate(parts, start=1):
+            report = None if progress is None else _part(progress, number * share, (number + 1) * share)
+            heat, found = self._read(cut(image, part), report)
+            heats.append(heat)
+            weights.append(self._probable(found))
+            for k, probability in enumerate(weights[-1]):
+                if probability > most[k]:
+                    best[k], most[k] = found[k], probability
+        return together(image.height, image.width, parts, heats, weights), best
+
+    def _read(
+        self, image: LoadedImage, progress: Progress | None
+    ) -> tuple[torch.Tensor, Sequence[Mapping[str, float]]]:
+        capture = self._inference.submit(image, self._needs, prompt=self._prompt, progress=progress).result()
+        with translate_errors():
+            queries = [m.query for m in self._meanings]
+            maps = self._method.maps(self._attributor, capture, queries).detach().float().cpu()
+            logits = logits_of(self._attributor, capture, queries) if self._needs.queries else None
+            return maps, presence_features(maps, logits)
+
+    def _probable(self, features: Sequence[Mapping[str, float]]) -> list[float]:
+        calibration = self._attributor.calibration
+        return [presence_of(f, m.source, calibration) for f, m in zip(features, self._meanings, strict=True)]
+
+
+def presence_of(features: Mapping[str, float], source: str, calibration: Calibration) -> float:
+    """Probability 0..1 that a class is in the picture, asked for by a learned token or a word."""
+    weights = calibration.token_presence if source == "token" else calibration.word_presence
+    return presence_probability(features, weights)
 
 
 def decide(
@@ -120,10 +176,7 @@ def decide(
         maps: (classes, h, w) float32 in 0..1, one for each meaning.
         features: of :func:`backends.attention.presence.presence_features`, one for each meaning.
     """
-    probabilities = [
-        presence_probability(f, calibration.token_presence if m.source == "token" else calibration.word_presence)
-        for f, m in zip(features, meanings, strict=True)
-    ]
+    probabilities = [presence_of(f, m.source, calibration) for f, m in zip(features, meanings, strict=True)]
     judged = [not options.presence or p >= calibration.presence_cut for p in probabilities]
     thresholds = [
         options.threshold if options.threshold is not None else threshold_of(calibration, m.source) for m in meanings

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from protocol_helpers import CONFIG, DrawnApplication, captured, data_uri, predict_body, task
 
 from ovam_labeler.errors import ModelError
@@ -51,6 +54,19 @@ def test_masks_have_the_images_own_size_and_order(client: Any) -> None:
         mask = decode_mask(region["value"]["rle"], height, width)
         assert (region["original_height"], region["original_width"]) == (height, width)
         assert np.array_equal(np.flatnonzero(mask[0]), np.arange(0, width, 3))
+
+
+def test_a_picture_turned_by_exif_gets_regions_of_its_upright_size(client: Any) -> None:
+    """A 320x240 JPEG with orientation 6 is 240x320 in the editor, which shows nothing of a 320x240 mask."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (320, 240), (90, 120, 30)).save(buffer, "JPEG", exif=exif)
+    url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    (made,) = results(client, predict_body([{"id": 1, "data": {"image": url}}]))
+    region = made["result"][0]
+    assert (region["original_height"], region["original_width"], region["image_rotation"]) == (320, 240, 0)
+    assert decode_mask(region["value"]["rle"], 320, 240).any()
 
 
 def test_captured_request_with_unreachable_images_skips_each_task(
