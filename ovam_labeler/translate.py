@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backends.contract import BackendError
 from ovam_labeler import errors
-from token_store import contract as store
+from ovam_labeler.store_errors import translate_store_errors
 
 
 @contextmanager
@@ -20,20 +19,7 @@ def translate_errors(backend_error: type[errors.OvamError] = errors.BadRequestEr
             cannot be loaded is not (``ModelError``).
     """
     try:
-        yield
+        with translate_store_errors():
+            yield
     except BackendError as error:
         raise backend_error(str(error)) from error
-    except store.StoreFullError as error:
-        raise errors.StorageFullError(str(error)) from error
-    except store.NotFoundError as error:
-        raise errors.NotFoundError(str(error)) from error
-    except store.InvalidValueError as error:
-        raise errors.BadRequestError(str(error)) from error
-    except store.StoreError as error:
-        raise errors.OvamError(str(error)) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.StorageFullError(
-                "The disk is full; free some space and try again, nothing acknowledged was lost."
-            ) from error
-        raise

@@ -30,12 +30,12 @@ DRY_RUN = typer.Option(False, "--dry-run", help="Only say what would be done.")
 
 @contextmanager
 def open_registry() -> Iterator[TokenStore]:
-    """The store alone: no model is loaded for looking things up."""
-    from ovam_labeler.translate import translate_errors
+    """The store alone: neither a model nor torch is loaded for looking things up."""
+    from ovam_labeler.store_errors import translate_store_errors
     from token_store import open_store
 
     settings = load_settings()
-    with translate_errors():
+    with translate_store_errors():
         store = open_store(settings.resolved_database_url())
         try:
             yield store

@@ -1,7 +1,7 @@
 """Figures of docs/sharing.md: ``python -m ovam_labeler.evaluation.sharing --seed N`` (embedded model, held-out sprites).
 
-Every corrected scene teaches a token of its own, under a made-up name: classes of two people that share no word.  Then: how
-well :func:`ovam_labeler.sharing.similar.similarity` finds the other tokens of the same concept, what the plausibility check
+Every corrected scene teaches a token of its own, once under a made-up name (classes of two people that share no word) and once
+under the concept's own.  Then: how well :func:`ovam_labeler.sharing.similar.similarity` finds the other tokens of the same concept, what the plausibility check
 refuses, and which form of a many-vector concept draws what its word draws.
 """
 
@@ -28,18 +28,20 @@ from ovam_labeler.truth import build_truths
 _SYLLABLES = ("ka", "ro", "mi", "tel", "vun", "sha", "dor", "pix", "lem", "gru")
 
 
-def learned(scenes: SceneSet, backend: Any) -> tuple[list[str], list[np.ndarray]]:
-    """Concepts and embeddings, one for each corrected scene, learned under names that mean nothing."""
+def learned(scenes: SceneSet, backend: Any, *, own_names: bool) -> tuple[list[str], list[np.ndarray]]:
+    """Concepts and embeddings, one for each corrected scene, learned under the concept's name or one that means nothing."""
     attributor, reader = backend.attributor, backend.reader()
     rng = np.random.default_rng(scenes.seed)
     concepts: list[str] = []
     embeddings: list[np.ndarray] = []
     for scene in (s for s in scenes.scenes if s.role == "correction"):
-        name = "".join(rng.permutation(_SYLLABLES)[:3]) + str(len(concepts))
+        made_up = "".join(rng.permutation(_SYLLABLES)[:3]) + str(len(concepts))
+        name = scene.concept if own_names else made_up
+        recipe = attributor.calibration.word_recipe if attributor.knows(name) else attributor.calibration.token_recipe
         (truth,) = build_truths(scene.truth.shape, [(name, scene.truth)], [name])
         capture = reader.capture(scene.image, Needs())
         example = TokenExample(capture, truth.mask.astype(np.float32), 1 - truth.ignore.astype(np.float32))
-        fit = attributor.learn([example], attributor.calibration.token_recipe, label=name)
+        fit = attributor.learn([example], recipe, label=name)
         concepts.append(scene.concept)
         embeddings.append(fit.embedding)
         print(f"\rlearned {len(concepts)}", end="", file=sys.stderr)
@@ -133,14 +135,16 @@ def main() -> None:
     scenes = make_scenes(load_pack(arguments.split), arguments.seed, compose, plan)
     backend = load_backend("embedded")
     attributor: Attributor = backend.attributor
-    concepts, embeddings = learned(scenes, backend)
+    concepts, embeddings = learned(scenes, backend, own_names=False)
+    named = learned(scenes, backend, own_names=True)
     reference = reference_of(attributor)
     known = sorted(getattr(attributor, "known_words", None) or ())[::8]
     words = np.stack([attributor.noun(w) for w in known])
     report = {
         "seed": arguments.seed,
         "split": arguments.split,
-        "similarity": judge_similarity(concepts, embeddings, reference.background),
+        "similarity, made-up names": judge_similarity(concepts, embeddings, reference.background),
+        "similarity, own names": judge_similarity(*named, reference.background),
         "plausibility": judge_plausibility(reference, words, embeddings),
         "several vectors": judge_vectors(scenes, backend),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import Registry
+from token_registry import Registry
 
 from token_store.entities import Scope
 from token_store.exchange import SharedToken, pack, unpack

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from conftest import Registry
 from PIL import Image
+from token_registry import Registry
 
 from ovam_labeler.sharing.panels import Panel, draw
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Registry
+from token_registry import Registry
 
 from backends.contract import Attributor
 from ovam_labeler.sharing.plausibility import Reference, background_of, implausible, reference_from

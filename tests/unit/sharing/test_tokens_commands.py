@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import Registry
+from token_registry import Registry
 
 from token_store.entities import Scope
 
@@ -147,3 +147,21 @@ def test_a_damaged_version_is_told_and_the_rest_still_listed(filled: Registry, t
         database.execute("UPDATE token_versions SET embedding = zeroblob(100) WHERE number = 3")
     assert names(filled.json("list")) == ["cat", "dog", "car"]
     assert "sha256" in filled.run("show", "cat", "--version", "3", code=2)[1]
+
+
+def test_looking_into_the_registry_loads_no_torch(filled: Registry) -> None:
+    """Torch takes seconds to import; a look-up must not wait for it."""
+    import os
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from ovam_labeler.cli.main import app\n"
+        "for words in (['list'], ['show', 'cat'], ['history', 'cat'], ['compare', 'cat'], ['export', '--out', sys.argv[1]]):\n"
+        "    app(['tokens', *words, '--json'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules\n"
+    )
+    environment = {**os.environ, "OVAM_DATA_DIR": str(filled.folder)}
+    arguments = [sys.executable, "-c", code, str(filled.folder / "x.safetensors")]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
