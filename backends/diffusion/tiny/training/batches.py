@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pool import NOTHING, SLOTS, WORDLESS
+from .pool import NOTHING, WORDLESS
 from .sources import run_folder
 
 
@@ -24,18 +24,21 @@ class Batch:
     @property
     def foreground(self) -> Tensor:
         """(B, 1, G, G): any object."""
-        used = torch.from_numpy(self.concepts != NOTHING)[..., None, None]
+        used = torch.from_numpy(self.concepts != NOTHING)[..., None, None].to(self.masks.device)
         return (self.masks * used).sum(1, keepdim=True).clamp(max=1)
 
     def targets(self, words: list[int]) -> Tensor:
         """(B, W, G, G): the mask of each word in each scene."""
         place = {c: k for k, c in enumerate(words)}
-        result = torch.zeros(len(self.latents), len(words), *self.masks.shape[2:])
-        for b in range(len(self.latents)):
-            for s in range(SLOTS):
-                if self.concepts[b, s] >= 0:
-                    result[b, place[int(self.concepts[b, s])]] += self.masks[b, s]
-        return result
+        result = self.masks.new_zeros(len(self.latents), len(words), *self.masks.shape[2:])
+        scenes, slots = (torch.from_numpy(v) for v in np.nonzero(self.concepts >= 0))
+        columns = torch.tensor([place[c] for c in self.concepts[self.concepts >= 0].tolist()], dtype=torch.long)
+        scenes, slots, columns = (v.to(self.masks.device) for v in (scenes, slots, columns))
+        return result.index_put((scenes, columns), self.masks[scenes, slots], accumulate=True)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(self.latents.to(device), self.masks.to(device), self.concepts, self.wordless.to(device))
 
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # latents, masks, concepts

@@ -66,11 +66,16 @@ lights goal""",
 
 @dataclass(frozen=True)
 class Extra:
-    """One drawing from a further source: file or SVG text, its name and the known concept's label that it belongs to."""
+    """One drawing from a further source: file or SVG text, its name and the known concept's label that it belongs to.
+
+    ``work`` and ``credit``: what the attribution file lists.
+    """
 
     source: str | Path
     name: str
     label: str | None
+    work: str = ""
+    credit: str = ""
 
 
 def fetch() -> Path:
@@ -119,7 +124,9 @@ def drawings(names: dict[str, str], vocabulary: set[str]) -> list[Extra]:
         label = known_label(name, names)
         if label is None and (_VAGUE.match(place) or len(name.split()) > 2):
             continue
-        found.append(Extra(path, name, label))
+        creator = re.search(r"<dc:creator>.*?<dc:title[^>]*>(.*?)</dc:title>", text, re.S)
+        credit = re.sub("<.*?>", "", creator.group(1)).strip() if creator else ""
+        found.append(Extra(path, name, label, place, credit))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Two processes of one thread each, their gradients averaged in one flat all-reduce.
+"""Two processes of one thread each, their gradients averaged in one flat all-reduce; or one process on a GPU.
 
 (Two OpenMP threads in one process collapse as soon as anything else runs on the machine.)
 """
@@ -49,18 +49,37 @@ def is_worker() -> bool:
     return "RANK" in os.environ
 
 
-def join() -> tuple[int, int]:
-    """Join the group; returns (rank, number of processes)."""
+def join(device: str = "cpu") -> tuple[int, int]:
+    """Join the group; returns (rank, number of processes). A GPU has one process and no group."""
+    if device != "cpu" or not is_worker():
+        return 0, 1
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(hours=4))  # a stopped process is waited for
     return dist.get_rank(), dist.get_world_size()
 
 
+def add_up(tensor: torch.Tensor) -> None:
+    """Sum over the processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def mean_of(value: float) -> float:
     """A number averaged over the processes."""
     tensor = torch.tensor(float(value), dtype=torch.float64)
-    dist.all_reduce(tensor)
-    return float(tensor) / dist.get_world_size()
+    add_up(tensor)
+    return float(tensor) / world()
 
 
 def average_gradients(parameters: Sequence[torch.nn.Parameter], clip: float) -> float:
@@ -71,8 +90,8 @@ def average_gradients(parameters: Sequence[torch.nn.Parameter], clip: float) -> 
             p.grad = torch.zeros_like(p)
         gradients.append(p.grad)
     flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    add_up(flat)
+    flat /= world()
     norm = float(flat.norm())
     flat *= min(1.0, clip / (norm + 1e-6))
     offset = 0

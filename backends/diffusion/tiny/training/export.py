@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from .autoencoder import load_autoencoder
 from .grounding import make_unet
 from .library import Library
-from .sources import run_folder
+from .sources import ATTRIBUTION, run_folder
 from .vocabulary import ANYTHING, MOST_NAMES
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -183,6 +183,8 @@ def main() -> None:
     target = parser.parse_args().target
     settings = default_settings((target if (target / "ovam.json").exists() else WEIGHTS) / "ovam.json")
     print(write_folder(target, settings), "bytes in", target)
+    if target == WEIGHTS and (made := run_folder() / ATTRIBUTION).exists():
+        shutil.copy(made, WEIGHTS.parent / "DATA_ATTRIBUTION.csv")
     print(f"now: python -m ovam_labeler.evaluation.calibrate --model {target} --write {target / 'ovam.json'}")
 
 

@@ -1,10 +1,12 @@
 """Stage ``extra``: drawings and rendered models beyond the emoji sets, beside the ``data`` stage's sprites.
 
-Writes ``extra_sprites.npy``, ``extra_table.npy`` (concept, style) and ``extra.json`` (concepts that the emoji have not).
+Writes ``extra_sprites.npy``, ``extra_table.npy`` (concept, style), ``extra.json`` (concepts that the emoji have not) and
+``attribution.csv`` (every work used beyond the emoji sets), which ``export`` puts beside the licences.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
 from pathlib import Path
@@ -16,7 +18,7 @@ from . import clipart, furniture
 from .clipart import Extra
 from .concepts import load_people, squash
 from .data import SPRITE_SIZE, draw
-from .sources import ALL_STYLES, STYLES, run_folder
+from .sources import ALL_STYLES, ATTRIBUTION, STYLES, run_folder
 
 MOST_OF_ONE = 5  # clip art of one concept
 FLATTEST = 12.0  # spread of colour values (0..255) below which a drawing is a silhouette or an unlit model
@@ -69,6 +71,7 @@ def main() -> None:
     index = {label: i for i, label in enumerate(labels)}
     order = {style.name: i for i, style in enumerate(ALL_STYLES)}
     added: list[dict[str, Any]] = []
+    licences, credits = {s.name: s.licence for s in ALL_STYLES}, set[tuple[str, ...]]()
     rows, sprites, taken_of = [], [], dict[str, int]()
     for number, (style, extra) in enumerate(found):
         sprite = drawn[number]
@@ -84,11 +87,17 @@ def main() -> None:
             index[label] = len(labels) + len(added)
             added.append({"label": label, "names": [extra.name], "tags": [], "code": ""})
         rows.append((index[label], order[style]))
+        if extra.work:
+            credits.add((style, licences[style], extra.work, extra.name, extra.credit))
         sprites.append(sprite)
     for name, content in (("extra_sprites", np.stack(sprites)), ("extra_table", np.array(rows, np.int32))):
         np.save(folder / f"{name}.new.npy", content)
         (folder / f"{name}.new.npy").replace(folder / f"{name}.npy")  # running stages keep the file they opened
     (folder / "extra.json").write_text(json.dumps(added, indent=1))
+    with (folder / ATTRIBUTION).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("source", "licence", "work", "name in training", "by"))
+        writer.writerows(sorted(credits))
     known = sum(r[0] < len(labels) for r in rows)
     print(f"{len(rows)} sprites: {known} of known concepts, {len(added)} further concepts")
     for name, number in order.items():

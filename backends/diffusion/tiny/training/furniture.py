@@ -45,32 +45,36 @@ def fetch() -> Path:
     return target
 
 
-def models() -> list[tuple[str, Path]]:
-    """(English name, OBJ file) of every model in the catalogues."""
+def models() -> list[tuple[str, Path, str]]:
+    """(English name, OBJ file, creator and library) of every model in the catalogues."""
     found = []
     for catalogue in sorted(fetch().glob("*/PluginFurnitureCatalog.properties")):
         text = catalogue.read_text("latin-1")
-        names = dict(re.findall(r"^name#(\d+)=(.*)$", text, re.M))
+        names, creators = (dict(re.findall(rf"^{k}#(\d+)=(.*)$", text, re.M)) for k in ("name", "creator"))
         for number, model in re.findall(r"^model#(\d+)=/(.*)$", text, re.M):
             path = catalogue.parent / model.strip().replace("%20", " ")
             if path.suffix == ".obj" and path.exists():
-                found.append((names.get(number, ""), path))
+                credit = f"{creators.get(number, '').strip()} ({catalogue.parent.name})"
+                found.append((names.get(number, ""), path, credit))
     return found
 
 
 def views(names: dict[str, str], vocabulary: set[str]) -> list[Extra]:
     """Drawings of every model whose name is usable and no held-out concept's."""
-    jobs: list[tuple[str, Path, Path]] = []
-    for name, path in models():
+    jobs: list[tuple[str, Path, Path, str]] = []
+    for name, path, credit in models():
         words = [w for w in words_of(name) if len(w) > 1]
         hidden = is_held_out([*words, *words_of(path.stem)]) or _SKIPPED & {*words}
         if hidden or not 1 <= len(words) <= 3 or not all(w in vocabulary for w in words):
             continue
-        jobs.append((" ".join(words), path, run_folder() / "views" / f"{path.parent.parent.name}-{path.stem}"))
+        target = run_folder() / "views" / f"{path.parent.parent.name}-{path.stem}"
+        jobs.append((" ".join(words), path, target, credit))
     with multiprocessing.Pool(1, maxtasksperchild=40) as pool:  # the renderer keeps what it allocates
-        pool.map(_render_job, [(path, target) for _, path, target in jobs], 1)
+        pool.map(_render_job, [(path, target) for _, path, target, _ in jobs], 1)
     return [
-        Extra(view, name, known_label(name, names)) for name, _, target in jobs for view in sorted(target.glob("*.png"))
+        Extra(view, name, known_label(name, names), target.name, credit)
+        for name, _, target, credit in jobs
+        for view in sorted(target.glob("*.png"))
     ]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from . import distributed
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -47,9 +48,9 @@ class Muon:
                 update = (gradient + self.momentum * buffer).reshape(p.shape[0], -1)
                 moves.append((orthogonalise(update) * 0.2 * max(update.shape) ** 0.5).reshape(-1))
             else:
-                moves.append(torch.zeros(p.numel()))
+                moves.append(torch.zeros(p.numel(), device=p.device))
         flat, offset = torch.cat(moves), 0
-        dist.all_reduce(flat)
+        distributed.add_up(flat)
         for p in self.parameters:
             p.mul_(1 - rate * decay).add_(flat[offset : offset + p.numel()].view(p.shape), alpha=-rate * scale)
             offset += p.numel()

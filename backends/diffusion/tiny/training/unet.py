@@ -27,11 +27,25 @@ from .objective import Objective, Weights
 from .sources import run_folder
 from .vocabulary import Speaker
 
-PAIRS = 8  # scene pairs a step and process
+PAIRS, GPU_PAIRS = 8, 64  # scene pairs a step and process
 SAVE_EVERY = 120.0  # seconds
 CLOSE, LARGE = 160, 224  # pixels a side of the pool's scenes
 FINER_RATE = 5e-4
 START = "unet-start.pt"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is told: device, scene pairs a step and process, share of the pairs without words, seed.
+
+    ``most``: minutes of training after which this call saves and ends, whatever the phase still has.
+    """
+
+    device: str = "cpu"
+    pairs: int = PAIRS
+    wordless_share: float = 0.22
+    seed: int = 0
+    most: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -66,12 +80,14 @@ def phases(words: float, tokens: float, finer: float) -> list[Phase]:
 class Trainer:
     """Model, optimizers, moving average and checkpoint of one process."""
 
-    def __init__(self, phase: Phase, rank: int, world: int, seed: int, share: float) -> None:
-        self.phase, self.rank, self.world = phase, rank, world
+    def __init__(self, phase: Phase, rank: int, world: int, options: Options) -> None:
+        self.phase, self.rank, self.world, self.options = phase, rank, world, options
+        seed = options.seed
         torch.manual_seed(seed)
-        self.net = Grounding()
+        self.net = Grounding().to(options.device)
         self.net.unet.to(memory_format=torch.channels_last)
         self.text = CLIPTextModel.from_pretrained(run_folder() / "text_encoder", attn_implementation="eager").train()
+        self.text.to(options.device)
         self.text.get_input_embeddings().weight.requires_grad_(False)
         named = [(f"net.{n}", p) for n, p in self.net.named_parameters()]
         named += [(f"text.{n}", p) for n, p in self.text.named_parameters() if p.requires_grad]
@@ -98,12 +114,11 @@ class Trainer:
         self.average = [p.detach().clone() for p in self.parameters]
         self.step, self.minutes = 0, 0.0
         self.path = run_folder() / f"unet-{phase.name}.pt"
-        self.seed, self.share = seed, share
 
     def load(self, previous: Path | None) -> None:
         """Continue this phase, or begin it from the averaged weights of the previous one."""
         if self.path.exists():
-            state = torch.load(self.path, weights_only=True)
+            state = torch.load(self.path, map_location=self.options.device, weights_only=True)
             weights = state["weights"]
             self.average = [state["average"][n] for n in self.names]
             for buffer, saved in zip(self.muon.buffers, state["muon"], strict=True):
@@ -111,7 +126,7 @@ class Trainer:
             self.adam.load_state_dict(state["adam"])
             self.step, self.minutes = state["step"], state["minutes"]
         elif previous is not None:
-            weights = torch.load(previous, weights_only=True)["average"]
+            weights = torch.load(previous, map_location=self.options.device, weights_only=True)["average"]
             self.average = [weights[n].clone() for n in self.names]
         else:
             return
@@ -145,21 +160,22 @@ class Trainer:
         """Train until the phase's minutes are used up."""
         library = Library()
         # another order of scenes after each restart
-        rng = np.random.default_rng([self.seed, self.rank, self.step])
-        torch.manual_seed(self.seed * 1000 + self.rank + 1 + self.step)
-        pool = Pool(rng, self.share)
+        seed, pairs = self.options.seed, self.options.pairs
+        rng = np.random.default_rng([seed, self.rank, self.step])
+        torch.manual_seed(seed * 1000 + self.rank + 1 + self.step)
+        pool = Pool(rng, self.options.wordless_share)
         objective = Objective(self.net, Speaker(library, self.text), library, rng)
         clock, saved, log = distributed.Clock(self.minutes), time.time(), []
-        first_step, cpu = self.step, time.process_time()
+        begun, first_step, cpu = self.minutes, self.step, time.process_time()
         while True:
             self.minutes = distributed.mean_of(clock.minutes())
-            if self.minutes >= self.phase.minutes:
+            if self.minutes >= min(self.phase.minutes, begun + self.options.most):
                 break
             rate = self._rate()
             ramp = min(1.0, (self.step + 1) / self.phase.ramp) if self.phase.weights.full else 1.0
             size = self.phase.size(self.minutes, self.step)
             size = size if pool.has(size) else CLOSE  # large scenes may still be in the making
-            loss = objective(pool.draw(PAIRS, size), replace(self.phase.weights, ramp=ramp))
+            loss = objective(pool.draw(pairs, size), replace(self.phase.weights, ramp=ramp))
             self.adam.zero_grad(set_to_none=False)
             loss.backward()
             norm = distributed.average_gradients(self.parameters, 1.0)
@@ -171,11 +187,11 @@ class Trainer:
             )
             log.append(objective.log | {"gn": norm})
             if self.rank == 0 and (self.step % 50 == 0 or self.step in (5, 20)):
-                spent = (time.process_time() - cpu) / (self.step - first_step) / PAIRS / 2 * 1e3
+                spent = (time.process_time() - cpu) / (self.step - first_step) / pairs / 2 * 1e3
                 figures = " ".join(f"{k} {np.nanmean([entry[k] for entry in log]):.3f}" for k in log[-1])
                 steps = [round(v, 2) for v in self.net.log_steps.exp().tolist()]
                 print(
-                    f"{self.phase.name} {self.step} {self.step * PAIRS * 2 * self.world} {self.minutes:.1f}min "
+                    f"{self.phase.name} {self.step} {self.step * pairs * 2 * self.world} {self.minutes:.1f}min "
                     f"{spent:.1f}ms {rate:.1e} {figures} steps {steps}",
                     flush=True,
                 )
@@ -198,15 +214,15 @@ class Trainer:
         return rate
 
 
-def worker(minutes: tuple[float, float, float], seed: int, share: float) -> None:
-    rank, world = distributed.join()
+def worker(minutes: tuple[float, float, float], options: Options) -> None:
+    rank, world = distributed.join(options.device)
     start = run_folder() / START
     previous = start if start.exists() else None
     for phase in phases(*minutes):
-        trainer = Trainer(phase, rank, world, seed, share)
+        trainer = Trainer(phase, rank, world, options)
         trainer.load(previous)
         trainer.run()
-        torch.distributed.barrier()
+        distributed.wait()
         previous = trainer.path
     if rank == 0:
         print("DONE", flush=True)
@@ -218,11 +234,15 @@ def main() -> None:
     parser.add_argument("--tokens-minutes", type=float, default=55)
     parser.add_argument("--finer-minutes", type=float, default=80)
     parser.add_argument("--wordless-share", type=float, default=0.22)
+    parser.add_argument("--pairs", type=int, help=f"scene pairs a step and process ({PAIRS}; on a GPU {GPU_PAIRS})")
+    parser.add_argument("--device", default="cpu", help="cpu: two processes; cuda: one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most-minutes", type=float, default=math.inf, help="of this call; then save and end")
     a = parser.parse_args()
-    minutes = a.words_minutes, a.tokens_minutes, a.finer_minutes
-    if distributed.is_worker():
-        worker(minutes, a.seed, a.wordless_share)
+    pairs = a.pairs or (PAIRS if a.device == "cpu" else GPU_PAIRS)
+    if a.device != "cpu" or distributed.is_worker():
+        minutes = a.words_minutes, a.tokens_minutes, a.finer_minutes
+        worker(minutes, Options(a.device, pairs, a.wordless_share, a.seed, a.most_minutes))
     else:
         distributed.start("backends.diffusion.tiny.training.unet", sys.argv[1:])
 

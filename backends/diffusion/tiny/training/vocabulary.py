@@ -48,7 +48,8 @@ class Speaker:
     def near(self, concepts: list[int], most: int = 8) -> dict[int, np.ndarray]:
         """Per concept the ``most`` others whose labels mean nearly the same."""
         ids = [prompt_ids(self.tokenizer, list(self._pieces(self.names[c][0]))[:8], "{}") for c in concepts]
-        hidden = hidden_states(self.encoder, pad([i for i, _, _ in ids], self.tokenizer.eos_token_id)).float()
+        padded = pad([i for i, _, _ in ids], self.tokenizer.eos_token_id).to(self.encoder.device)
+        hidden = hidden_states(self.encoder, padded).float()
         means = torch.stack([h[first:last].mean(0) for h, (_, first, last) in zip(hidden, ids, strict=True)])
         unit = torch.nn.functional.normalize(means - means.mean(0), dim=1)
         order = (unit @ unit.T).topk(most + 1, 1).indices.tolist()
@@ -76,13 +77,14 @@ class Speaker:
             made.append(prompt_ids(self.tokenizer, list(self._pieces(name))[:8], template))
         end = self.tokenizer.eos_token_id
         whole = self.tokenizer(prompts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
-            words = hidden_states(self.encoder, pad([m[0] for m in made], end)).float()
-            conditions = hidden_states(self.encoder, whole["input_ids"]).float()
+        device = self.encoder.device
+        with torch.autocast(device.type, torch.bfloat16):
+            words = hidden_states(self.encoder, pad([m[0] for m in made], end).to(device)).float()
+            conditions = hidden_states(self.encoder, whole["input_ids"].to(device)).float()
         owner = [w for w, m in enumerate(made) for _ in range(m[1], m[2])]
         place = [k for m in made for k in range(m[1], m[2])]
         pieces = words[owner, place]
-        average = torch.zeros(len(owner), len(made))
+        average = torch.zeros(len(owner), len(made), device=device)
         average[torch.arange(len(owner)), owner] = 1
         average = average / average.sum(0, keepdim=True).clamp(min=1)
         return Encoded(pieces, average, average.T @ pieces, conditions[0, 0], conditions)
