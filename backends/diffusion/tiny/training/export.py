@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
@@ -41,8 +41,10 @@ WORD_RECIPE = TOKEN_RECIPE | {"start": "noun", "ridge": 0.03}
 CHECKPOINTS = ("unet-finer.pt", "unet-tokens.pt", "unet-words.pt")  # newest first
 
 
-def newest_checkpoint() -> dict[str, Any]:
-    """The moving average of the last phase that has a checkpoint, and its scalars."""
+def newest_checkpoint(average: Path | None = None) -> dict[str, Any]:
+    """The moving average of the last phase that has a checkpoint; or the one that ``gpu`` left as safetensors."""
+    if average is not None:
+        return {"average": {name: value.float() for name, value in load_file(average).items()}}
     for name in CHECKPOINTS:
         if (path := run_folder() / name).exists():
             return torch.load(path, weights_only=True)
@@ -62,9 +64,8 @@ def trained_models(state: dict[str, Any]) -> tuple[UNet2DConditionModel, CLIPTex
     return unet.eval(), text.eval()
 
 
-def write_folder(target: Path, settings: dict[str, Any]) -> int:
+def write_folder(target: Path, settings: dict[str, Any], state: dict[str, Any]) -> int:
     """Write the pipeline folder; returns its size in bytes. The old content is replaced only when all is written."""
-    state = newest_checkpoint()
     unet, text = trained_models(state)
     fresh = target.with_name(target.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -138,13 +139,13 @@ def shipped_split() -> dict[str, Any]:
     return {"known_words": sorted({*names, *ANYTHING}), **library.split}
 
 
-def default_settings(previous: Path) -> dict[str, Any]:
+def default_settings(previous: Path, state: dict[str, Any]) -> dict[str, Any]:
     """``ovam.json``: the recipes below, and the thresholds and presence weights that ``previous`` has, if it is there.
 
     Those belong to the weights they were measured on: run ``python -m ovam_labeler.evaluation.calibrate --write`` on the
     exported folder, as its own message says.
     """
-    scalars = newest_checkpoint()["average"]
+    scalars = state["average"]
     calibration: dict[str, Any] = {"word_threshold": 0.425, "token_threshold": 0.525}
     if previous.exists():
         calibration = json.loads(previous.read_text(encoding="utf-8"))["calibration"]
@@ -180,9 +181,11 @@ def _write_json(path: Path, content: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", type=Path, default=WEIGHTS)
-    target = parser.parse_args().target
-    settings = default_settings((target if (target / "ovam.json").exists() else WEIGHTS) / "ovam.json")
-    print(write_folder(target, settings), "bytes in", target)
+    parser.add_argument("--average", type=Path, help="average.safetensors of the gpu stage, instead of a checkpoint")
+    arguments = parser.parse_args()
+    target, state = arguments.target, newest_checkpoint(arguments.average)
+    settings = default_settings((target if (target / "ovam.json").exists() else WEIGHTS) / "ovam.json", state)
+    print(write_folder(target, settings, state), "bytes in", target)
     if target == WEIGHTS and (made := run_folder() / ATTRIBUTION).exists():
         shutil.copy(made, WEIGHTS.parent / "DATA_ATTRIBUTION.csv")
     print(f"now: python -m ovam_labeler.evaluation.calibrate --model {target} --write {target / 'ovam.json'}")
