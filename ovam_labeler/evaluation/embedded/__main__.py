@@ -14,18 +14,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from backends.discovery import load_backend
-from ovam_labeler.evaluation.embedded.bench import REFINER, Bench, Tally
-from ovam_labeler.evaluation.embedded.drawings import ANNOTATED, make_pictures
-from ovam_labeler.evaluation.embedded.known import measure_known
-from ovam_labeler.evaluation.embedded.novel import measure_novel
+from ovam_labeler.evaluation.embedded.bench import REFINER
+from ovam_labeler.evaluation.embedded.parts import Job, folder_of, measure
 from ovam_labeler.evaluation.embedded.table import Figures, Line
 
-Job = tuple[str, bool, Literal["test", "val"], int]
 MOST_BYTES, MOST_LOAD, MOST_GENERATE = 25e6, 1.0, 5.0
 #: In a process of its own: how long loading takes and 20 steps of generation.
 _TIMES = """
@@ -36,23 +31,6 @@ from backends.discovery import load_backend
 begin = time.perf_counter(); backend = load_backend(sys.argv[1]); backend.reader(); print(time.perf_counter() - begin)
 begin = time.perf_counter(); backend.reader().generate("a photograph of a cat", Needs(), seed=0, steps=20); print(time.perf_counter() - begin)
 """
-
-
-def folder_of(model: str) -> Path:
-    """The model's folder."""
-    from backends.diffusion.tiny.loader import NAME, WEIGHTS
-
-    return WEIGHTS if model == NAME else Path(model)
-
-
-def measure(job: Job) -> Tally:
-    """One split of known or novel concepts, in a process of its own."""
-    model, has_word, split, every = job
-    torch.set_num_threads(1)
-    bench = Bench(load_backend(model))
-    trained = json.loads((folder_of(model) / "split.json").read_text(encoding="utf-8"))["known"]
-    pictures = make_pictures(split, has_word, every, 1 if has_word else ANNOTATED)
-    return (measure_known if has_word else measure_novel)(bench, pictures, trained)
 
 
 def engineering(model: str) -> list[Line]:

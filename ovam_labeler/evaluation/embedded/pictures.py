@@ -15,6 +15,7 @@ from backends.contract import Needs
 from backends.discovery import load_backend
 from ovam_labeler.evaluation.embedded.bench import Bench
 from ovam_labeler.evaluation.embedded.drawings import Picture, make_pictures
+from ovam_labeler.evaluation.embedded.parts import folder_of
 
 TARGET = Path("docs/images")
 PROMPTS = ("a photograph of a cat", "a red apple", "a house", "a fire engine", "a penguin", "a tree")
@@ -87,8 +88,6 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rng, bench = np.random.default_rng(3), Bench(load_backend(arguments.model))
-    from ovam_labeler.evaluation.embedded.__main__ import folder_of
-
     trained = json.loads((folder_of(arguments.model) / "split.json").read_text(encoding="utf-8"))["known"]
     write(arguments.target / "tiny_words.png", words_sheet(bench, trained, rng))
     write(arguments.target / "tiny_tokens.png", tokens_sheet(bench, rng))
