@@ -139,6 +139,8 @@ def build_application(
         ) from error
     with translate_errors():
         store = open_store(settings.resolved_database_url())
+        for problem in store.check(quick=True):
+            log.warning("%s", problem)
     return OvamApplication(settings, store, decoders or {}, loader)
 
 

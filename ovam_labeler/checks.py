@@ -77,9 +77,12 @@ def database(settings: Settings) -> Check:
             "token store",
             False,
             " ".join(problems),
-            "Stop all ovam-labeler processes and start one again; it migrates and repairs the settings.",
+            "Type `ovam-labeler db check`; a setting of PostgreSQL is set in its postgresql.conf, a damaged file is restored "
+            "by `ovam-labeler db restore`.",
         )
-    return Check("token store", True, "The database opens, is current and durable (WAL, synchronous=FULL).")
+    server = settings.resolved_database_url().startswith("postgres")
+    how = "PostgreSQL, fsync and synchronous_commit on" if server else "SQLite, WAL, synchronous=FULL"
+    return Check("token store", True, f"The database opens, is current and durable ({how}).")
 
 
 def plugins(settings: Settings) -> list[Check]:

@@ -153,7 +153,11 @@ class TokenStore(Registry, Following, Protocol):
         """The newest by ``created_at``."""
 
     # -- housekeeping -----------------------------------------------------------------------------------------------
-    def check(self) -> list[str]:
-        """Durability and schema problems in one sentence each; empty when all is well."""
+    def check(self, *, quick: bool = False) -> list[str]:
+        """Durability and schema problems in one sentence each; empty when all is well.
+
+        Args:
+            quick: settings and schema only (milliseconds, for each start), without reading the data.
+        """
 
     def close(self) -> None: ...

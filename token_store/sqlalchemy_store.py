@@ -52,8 +52,8 @@ class SqlAlchemyStore(
 ):
     """:class:`token_store.contract.TokenStore` through SQLAlchemy.  Made by :func:`open_store`."""
 
-    def check(self) -> list[str]:
-        """See :meth:`token_store.contract.TokenStore.check`.  Reads the whole SQLite file."""
+    def check(self, *, quick: bool = False) -> list[str]:
+        """See :meth:`token_store.contract.TokenStore.check`.  Reads the whole SQLite file unless ``quick``."""
         self._check_usable()
         try:
             with self._engine.connect() as connection:
@@ -62,7 +62,7 @@ class SqlAlchemyStore(
                 if self._location.file is None:
                     return problems + self._check_settings(connection, "SHOW {}", _POSTGRES_MUST)
                 problems += self._check_settings(connection, "PRAGMA {}", _SQLITE_MUST)
-                return problems + self._check_sqlite_file(connection)
+                return problems if quick else problems + self._check_sqlite_file(connection)
         except (DBAPIError, sqlite3.Error) as error:
             return [str(translate(error, self._location))]
 

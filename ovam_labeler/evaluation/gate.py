@@ -16,7 +16,9 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
@@ -111,8 +113,14 @@ def another_object(scene: Scene) -> np.ndarray:
     return others[max(sorted(others), key=lambda name: others[name].sum())]
 
 
-def run(seed: int, split: str, classes: int, tests: int, known: int = 0) -> list[Step]:
-    """Play both stories for ``classes`` new classes and ``known`` known ones, in a folder that is removed at the end."""
+def run(
+    seed: int, split: str, classes: int, tests: int, known: int = 0, *, part: int = 0, parts: int = 1
+) -> list[Step]:
+    """Play both stories for ``classes`` new classes and ``known`` known ones, in a folder that is removed at the end.
+
+    Args:
+        part, parts: of the classes every ``parts``-th, from ``part`` on (for several processes).
+    """
     with tempfile.TemporaryDirectory(prefix="ovam-gate-") as name:
         folder = Path(name)
         plan = Plan(novel=classes, known=known, corrections=CORRECTIONS, tests=tests)
@@ -122,7 +130,7 @@ def run(seed: int, split: str, classes: int, tests: int, known: int = 0) -> list
         try:
             stories = Stories(app, scenes, folder / "scenes")
             steps = []
-            for concept in scenes.concepts:
+            for concept in scenes.concepts[part::parts]:
                 for story in STORIES:
                     steps += stories.play(story, concept.name)
                     print(f"{concept.name}, {story}: done", file=sys.stderr, flush=True)
@@ -156,9 +164,16 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=5)
     parser.add_argument("--known", type=int, default=0, help="classes whose word the model knows, besides")
     parser.add_argument("--tests", type=int, default=6, help="pictures a class that are measured")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--report", type=Path, help="write the steps as JSON to this file")
     arguments = parser.parse_args()
-    steps = run(arguments.seed, arguments.split, arguments.classes, arguments.tests, arguments.known)
+    given = (arguments.seed, arguments.split, arguments.classes, arguments.tests, arguments.known)
+    if arguments.processes == 1:
+        steps = run(*given)
+    else:
+        with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+            parts = [pool.submit(run, *given, part=k, parts=arguments.processes) for k in range(arguments.processes)]
+            steps = [step for part in parts for step in part.result()]
     print(table(steps))
     if arguments.report:
         arguments.report.write_text(json.dumps([asdict(s) for s in steps], indent=1), encoding="utf-8")
