@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,14 @@ CAPTURE = Path(__file__).parents[1] / "unit" / "label_studio" / "captures" / "we
 SCOPE = Scope("default", "2")
 
 
+#: Corrections of each class; more for pictures of the pages, which are to show a history.
+COUNTS = (1, 3, 2) if os.environ.get("OVAM_SCREENSHOTS") else (1, 2, 1)
+
+
 @lru_cache(maxsize=1)
 def scenes() -> SceneSet:
     """Two classes without a word in the model's training, and one with."""
-    return make_scenes(load_pack("test"), 0, compose, Plan(novel=2, known=1, corrections=2, tests=1))
+    return make_scenes(load_pack("test"), 0, compose, Plan(novel=2, known=1, corrections=3, tests=1))
 
 
 def names() -> list[str]:
@@ -49,7 +54,7 @@ class Site:
         return open_store(self._database)
 
     def reset(self) -> None:
-        """Put each class's newest version into use, with one move before it; no class is paused."""
+        """Put each class's newest version into use, after its first; no class is paused."""
         store = self.store()
         for name in names():
             numbers = [version.number for version in store.list_versions(SCOPE, name)]
@@ -94,23 +99,23 @@ def event(number: int, name: str, image: np.ndarray, mask: np.ndarray) -> dict[s
 
 
 def seed(server: ServerProcess) -> None:
-    """Two corrections of the first class, one of each other; then one that fails and one that waits for its next try.
+    """:data:`COUNTS` corrections of each class; then one that fails and one that waits for its next try.
 
     Each is learned before the next is sent, so that each class has its history.
     """
     wait_for(lambda: server.status()["state"] == "ready", "the base model")
     number = 0
-    for name, count in zip(names(), (2, 1, 1), strict=True):
+    for name, count in zip(names(), COUNTS, strict=True):
         for scene in scenes().of(name, "correction")[:count]:
             number += 1
             _post(server, event(number, name, scene.image, scene.truth))
             wait_for(server.idle, f"correction {number} of {name} to be learned")
-    scene = scenes().of(names()[1], "correction")[1]
-    broken = event(number + 1, names()[1], scene.image, scene.truth)
+    scene = scenes().of(names()[0], "correction")[1]
+    broken = event(number + 1, names()[0], scene.image, scene.truth)
     broken["task"]["data"]["image"] = "data:image/png;base64," + base64.b64encode(b"no picture").decode()
     _post(server, broken)
     wait_for(server.idle, "the broken correction to fail")
-    unreachable = event(number + 2, names()[1], scene.image, scene.truth)
+    unreachable = event(number + 2, names()[0], scene.image, scene.truth)
     unreachable["task"]["data"]["image"] = "/data/upload/2/scene_7.png"
     _post(server, unreachable)
     wait_for(lambda: _tried(server), "the unreachable correction's first try")

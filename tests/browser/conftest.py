@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
 from browser_helpers import Site, seed
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from server_process import ServerProcess
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from server_process import ServerProcess, wait_for
 
 FLAGS = (
     "--no-sandbox",
@@ -26,6 +26,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+#: Patience with a machine that does much else.
+SECONDS = 60
+
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -48,6 +51,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(sentence)
         pytest.skip(sentence)
     with sync_playwright() as playwright:
+        expect.set_options(timeout=SECONDS * 1000)
         launched = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield launched
         launched.close()
@@ -67,6 +71,7 @@ def server(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     folder = tmp_path_factory.mktemp("server")
     shutil.copytree(seeded, folder / "state")
     process = ServerProcess(folder / "state", folder / "server.log").start()
+    wait_for(lambda: process.status()["state"] == "ready", "the base model")
     try:
         yield Site(process, folder / "state" / "ovam.sqlite3")
     finally:
@@ -76,30 +81,30 @@ def server(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture
 def site(server: Site) -> Site:
-    """The server, each class's newest version in use."""
+    """The server as the tests that change something find it: each class's newest version in use."""
     server.reset()
     return server
 
 
 @pytest.fixture
-def open_page(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
+def open_page(browser: Browser, server: Site) -> Iterator[Callable[..., Page]]:
     """Opens pages in a fresh profile; afterwards nothing was asked of another host and nothing was said on the console."""
     contexts: list[BrowserContext] = []
     asked: list[str] = []
     said: list[str] = []
 
     def make(**options: object) -> Page:
-        context = browser.new_context(base_url=site.url, **options)  # type: ignore[arg-type]
+        context = browser.new_context(base_url=server.url, **options)  # type: ignore[arg-type]
         contexts.append(context)
         context.on("request", lambda request: asked.append(request.url))
         context.on("weberror", lambda error: said.append(str(error.error)))
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(SECONDS * 1000)
         return page
 
     yield make
     for context in contexts:
         context.close()
-    assert [url for url in asked if not url.startswith(f"{site.url}/")] == []
+    assert [url for url in asked if not url.startswith(f"{server.url}/")] == []
     assert said == []

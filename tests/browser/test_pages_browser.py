@@ -26,7 +26,7 @@ def token_path(name: str, **query: object) -> str:
 
 def paths() -> dict[str, str]:
     """Every page, by the name of its screenshot."""
-    first = names()[0]
+    first = names()[1]
     return {
         "classes": "/pages/",
         "class": token_path(first),
@@ -49,12 +49,32 @@ def settled(page: Page, path: str) -> None:
         expect(page.locator("#strips")).to_be_visible()
     for image in page.locator("main img").all():
         image.scroll_into_view_if_needed()
-    page.wait_for_function("[...document.querySelectorAll('main img')].every(i => i.complete && i.naturalWidth)")
+    # Asked from outside: the pages' own policy forbids the evaluation that wait_for_function does inside.
+    while not page.evaluate("[...document.querySelectorAll('main img')].every(i => i.complete && i.naturalWidth)"):
+        page.wait_for_timeout(50)
     page.evaluate("scrollTo(0, 0)")
 
 
+def test_screenshots(open_page: OpenPage, tmp_path: Path) -> None:
+    """First, before a test changes anything.  Kept in docs with ``OVAM_SCREENSHOTS=docs/images``; see docs/pages.md."""
+    folder = Path(os.environ.get("OVAM_SCREENSHOTS") or tmp_path)
+    shots = [
+        (name, "light", 1200) for name in ("classes", "class", "corrections", "jobs", "project", "log", "projects")
+    ]
+    shots += [("classes", "dark", 1200), ("class", "dark", 1200), ("classes", "light", 360), ("class", "light", 360)]
+    for name, scheme, width in shots:
+        page = open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+        settled(page, paths()[name])
+        kind = "_narrow" if width == 360 else "_dark" if scheme == "dark" else ""
+        target = folder / f"pages_{name}{kind}.webp"
+        with Image.open(io.BytesIO(page.screenshot(full_page=True))) as image:
+            image.convert("RGB").save(target, quality=80, method=6)
+        assert 5_000 < target.stat().st_size < LARGEST, target
+        page.close()
+
+
 def test_promote_and_roll_back(site: Site, open_page: OpenPage) -> None:
-    name = names()[0]
+    name = names()[1]
     used, before = site.active(name), site.model_version()
     store = site.store()
     other = next(v.number for v in store.list_versions(SCOPE, name) if v.number != used)
@@ -80,7 +100,7 @@ def test_promote_and_roll_back(site: Site, open_page: OpenPage) -> None:
 
 
 def test_archive_and_the_word(site: Site, open_page: OpenPage) -> None:
-    name = names()[1]
+    name = names()[0]
     before = site.model_version()
     page = open_page()
     page.goto(token_path(name))
@@ -92,7 +112,7 @@ def test_archive_and_the_word(site: Site, open_page: OpenPage) -> None:
 
 
 def test_two_tabs_the_older_changes_nothing(site: Site, open_page: OpenPage) -> None:
-    name = names()[0]
+    name = names()[1]
     first, second = open_page(), open_page()
     first.goto(token_path(name))
     second.goto(token_path(name))
@@ -111,7 +131,7 @@ def test_two_tabs_the_older_changes_nothing(site: Site, open_page: OpenPage) -> 
 
 
 def test_keyboard_alone_is_enough(site: Site, open_page: OpenPage) -> None:
-    name = names()[0]
+    name = names()[1]
     used = site.active(name)
     page = open_page()
     page.goto("/pages/")
@@ -133,7 +153,7 @@ def test_keyboard_alone_is_enough(site: Site, open_page: OpenPage) -> None:
 
 
 def test_without_javascript(site: Site, open_page: OpenPage) -> None:
-    first, second = names()[:2]
+    second, first = names()[:2]
     page = open_page(java_script_enabled=False)
     page.goto("/pages/")
     page.get_by_label("Class name contains").fill(second)
@@ -195,26 +215,6 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(open_page: OpenPage, scheme: s
         assert found.violations_count == 0, f"{path}\n{found.generate_report()}"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
     page.context.clear_cookies()
-
-
-def test_screenshots(open_page: OpenPage, tmp_path: Path) -> None:
-    """Kept in docs with ``OVAM_SCREENSHOTS=docs/images``; see docs/pages.md."""
-    folder = Path(os.environ.get("OVAM_SCREENSHOTS") or tmp_path)
-    shots = [
-        (name, "light", 1200) for name in ("classes", "class", "corrections", "jobs", "project", "log", "projects")
-    ]
-    shots += [("classes", "dark", 1200), ("class", "dark", 1200), ("classes", "light", 360), ("class", "light", 360)]
-    for name, scheme, width in shots:
-        page = open_page(color_scheme=scheme, viewport={"width": width, "height": 800})
-        settled(page, paths()[name])
-        kind = "_narrow" if width == 360 else "_dark" if scheme == "dark" else ""
-        png = page.screenshot(full_page=True)
-        with Image.open(io.BytesIO(png)) as image:
-            kept = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        target = folder / f"pages_{name}{kind}.png"
-        kept.save(target, optimize=True)
-        assert 5_000 < target.stat().st_size < LARGEST, target
-        page.close()
 
 
 def _tab_to(page: Page, selector: str, most: int = 80) -> None:

@@ -21,7 +21,8 @@ POLICIES = {
     "auto": ("Use every new version", "A new version is used as soon as it is learned, whatever its figures are."),
     "gate": (
         "Use a new version if it is better",
-        "It is used when it does better on corrections held back from learning than what is used now. Recommended.",
+        "The gate decides on evidence: corrections held back from learning, pictures without the class, proposals that were "
+        "submitted untouched. Recommended.",
     ),
     "manual": ("Ask me", "A new version waits as a candidate until someone promotes it here or on the command line."),
 }

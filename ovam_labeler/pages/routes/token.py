@@ -11,7 +11,7 @@ from flask import Blueprint, Response, g, redirect, render_template, request, ur
 from ovam_labeler.errors import BadRequestError, ConflictError
 from ovam_labeler.pages import query
 from ovam_labeler.pages.curves import Curve, loss_curve
-from ovam_labeler.pages.figures import Proof, number, proof_of, text
+from ovam_labeler.pages.figures import Proof, evidence_of, number, proof_of, text
 from ovam_labeler.services import Application
 from ovam_labeler.translate import translate_errors
 from token_store import contract
@@ -31,6 +31,7 @@ class VersionRow:
     version: TokenVersion
     proof: Proof
     reason: str
+    demoted: str
     curve: Curve | None
     examples: int | None
     seconds: float | None
@@ -63,8 +64,8 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
             older=rows[-1].version.number if len(versions) > PAGE else None,
             shown=_row(shown) if shown is not None else None,
             curve=loss_curve(shown.metrics, 460, 150) if shown is not None else None,
+            evidence=evidence_of(shown.metrics) if shown is not None else [],
             parent=parent,
-            parent_curve=loss_curve(parent.metrics, 460, 150) if parent is not None else None,
             corrections=corrections,
             entries=entries,
             paused=paused,
@@ -163,6 +164,7 @@ def _row(version: TokenVersion) -> VersionRow:
         version=version,
         proof=proof_of(version.metrics),
         reason=text(version.metrics.get("reason")),
+        demoted=text(version.metrics.get("demoted")),
         curve=loss_curve(version.metrics, 90, 26),
         examples=None if examples is None else int(examples),
         seconds=number(version.metrics.get("seconds")),

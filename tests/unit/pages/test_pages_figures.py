@@ -13,14 +13,28 @@ from hypothesis import strategies as st
 from ovam_labeler.errors import BadRequestError
 from ovam_labeler.pages import filters, query
 from ovam_labeler.pages.curves import loss_curve
-from ovam_labeler.pages.figures import proof_of, text
+from ovam_labeler.pages.figures import evidence_of, proof_of, text
 from ovam_labeler.pages.sentences import sentence_of
 from token_store.entities import Scope
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text("ab\0ü", max_size=500)
 lists = st.lists(scalars, max_size=5)
-anything = scalars | lists | st.dictionaries(st.sampled_from(("token", "word", "parent")), scalars | lists, max_size=3)
-KEYS = ("held_out", "train_iou", "word_iou", "losses", "best_epoch", "reason", "examples", "seconds")
+NAMES = (
+    "token",
+    "word",
+    "held_back",
+    "newest",
+    "with",
+    "without",
+    "negatives",
+    "count",
+    "accepted",
+    "offered",
+    "set_aside",
+)
+flat = scalars | lists | st.dictionaries(st.sampled_from(NAMES), scalars | lists, max_size=4)
+anything = flat | st.dictionaries(st.sampled_from(NAMES), flat, max_size=4)
+KEYS = ("evidence", "held_out", "train_iou", "word_iou", "losses", "best_epoch", "reason", "examples", "seconds")
 metrics = st.dictionaries(st.sampled_from(KEYS), anything, max_size=len(KEYS))
 
 
@@ -28,12 +42,13 @@ metrics = st.dictionaries(st.sampled_from(KEYS), anything, max_size=len(KEYS))
 @given(metrics)
 def test_whatever_is_stored_gives_finite_figures(found: dict[str, Any]) -> None:
     proof = proof_of(found)
-    for value in (proof.token, proof.word, proof.parent, proof.fit, proof.fit_word):
+    for value in (proof.token, proof.word, proof.fit, proof.fit_word):
         assert value is None or math.isfinite(value)
     curve = loss_curve(found, 90, 26)
     if curve is not None:
         assert "nan" not in curve.points and "inf" not in curve.points
     assert len(text(found.get("reason"))) <= 400
+    assert all(line.what and line.figures for line in evidence_of(found))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2000))
@@ -122,3 +137,24 @@ def test_a_reason_is_one_line(reason: str) -> None:
 )
 def test_entries_of_the_log_are_sentences(what: str, details: Any, sentence: str) -> None:
     assert sentence_of({"what": what, "details": details}) == sentence
+
+
+def test_the_evidence_is_told_with_its_bias() -> None:
+    found = {
+        "held_back": {"token": [0.7, 0.5], "word": [0.4, 0.1]},
+        "newest": {"with": [0.6], "without": [0.65]},
+        "negatives": {"count": 3, "token": 1, "word": 2},
+        "accepted": {"untouched": 4, "offered": 9, "bias": "towards the current token"},
+        "contradicts": True,
+        "set_aside": [12],
+    }
+    assert [line.figures for line in evidence_of({"evidence": found})] == [
+        "token 0.70, 0.50; word 0.40, 0.10",
+        "with it 0.60; without 0.65",
+        "seen by the token in 1, by the word in 2 of 3",
+        "4 of 9",
+        "contradicts the others",
+        "12",
+    ]
+    assert evidence_of({"evidence": found})[3].note == "biased towards the current token"
+    assert evidence_of({}) == []
