@@ -33,6 +33,7 @@ def register(pages: Blueprint) -> None:
         ("moment", moment),
         ("iso", iso),
         ("ago", ago),
+        ("person", person),
         ("state_name", state_name),
         ("count", count),
         ("share", share),
@@ -79,6 +80,11 @@ def ago(value: datetime | None) -> str:
     return "just now" if seconds >= 0 else f"in {-seconds:.0f} s"
 
 
+def person(value: str) -> str:
+    """Who did something: labeling tools give a number for an annotator."""
+    return f"annotator {value}" if value.isdigit() else value or "–"
+
+
 def state_name(value: str) -> str:
     return STATES.get(value, value)
 
@@ -90,4 +96,4 @@ def count(value: int, one: str, many: str | None = None) -> str:
 
 def share(value: float) -> str:
     """0..1 as a whole percentage."""
-    return f"{100 * value:.0f} %"
+    return f"{100 * value:.0f}\N{NO-BREAK SPACE}%"

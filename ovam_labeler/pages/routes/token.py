@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, g, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, g, redirect, render_template, request, url_for
+from werkzeug.wrappers import Response
 
 from ovam_labeler.errors import BadRequestError, ConflictError
 from ovam_labeler.pages import query
@@ -81,14 +82,15 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
         why = query.read_reason(request.form)
         with translate_errors():
             change = _act(store, scope, name, what, version, seen, who=g.user, why=why)
-            # Label Studio asks again by itself, since the model version changed; this says for how much.
-            touched = len(store.affected_tasks(scope, name, seen, limit=TOUCHED)) if change else 0
+            touched = store.affected_tasks(scope, name, seen, limit=TOUCHED) if change else []
+            # The labeling tool asks again when a task is opened, since the model version changed; the next ones need not wait.
+            moved = current_app.extensions.get("ovam_moved", lambda _scope: None)
+            for one in sorted({served.scope for served in touched}):
+                moved(one)
         target = url_for(
-            ".token", scope=query.scope_text(scope), name=name, done=what, number=version, touched=touched or None
+            ".token", scope=query.scope_text(scope), name=name, done=what, number=version, touched=len(touched) or None
         )
-        response = redirect(target, 303)
-        assert isinstance(response, Response)
-        return response
+        return redirect(target, 303)
 
 
 def _act(

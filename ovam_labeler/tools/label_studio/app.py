@@ -49,6 +49,8 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     application.add_handler(PUSH, pusher)
     application.on_learned(Measurer(application, tool).learned)
     application.on_learned(pusher.learned)
+    # What is in use may also be changed by hand, on the pages of this server.
+    app.extensions["ovam_moved"] = pusher.later
     reconciler = Reconciler(tool.connections, events, application)
     events.on_training = reconciler.start
     app.extensions["ovam_reconciler"] = reconciler

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from pages_helpers import SCOPE, Page, Visitor, active, learn
 
 from ovam_labeler.application import OvamApplication
 from ovam_labeler.domain import Label
 from ovam_labeler.options import project_options
+from token_store.entities import Scope, ServedPrediction
 
 
 @pytest.fixture
@@ -44,6 +47,25 @@ def test_promote_and_roll_back_move_what_is_used_and_the_model_version(
     assert active(learned, "brick") == 2 and model_version(learned) == with_two
     assert "Taken back: version 2 is in use now." in page.text
     assert learned.store.audit(1)[0]["why"] == "no reason given"
+
+
+def test_tasks_that_the_version_before_had_served_are_counted_and_predicted_again(
+    visitor: Visitor, learned: OvamApplication
+) -> None:
+    second = learned.store.get_version(SCOPE, "brick", 2)
+    served = [
+        ServedPrediction(SCOPE, str(task), "m", {}, {"brick": 2}, datetime.now(UTC), {"brick": second.id})
+        for task in (1, 2)
+    ]
+    other = ServedPrediction(SCOPE, "3", "m", {}, {"red": 1}, datetime.now(UTC), {"red": None})
+    learned.store.put_served([*served, other])
+    moved: list[Scope] = []
+    visitor.app.extensions["ovam_moved"] = moved.append
+    page = visitor.send(page_of(visitor), "/pages/token", act="promote:1")
+    assert "2 tasks had masks of what was in use before" in page.text
+    assert moved == [SCOPE]
+    visitor.send(page, "/pages/token", act="archive:2")
+    assert moved == [SCOPE]  # version 2 was not in use, so nothing is predicted again
 
 
 def test_the_word_can_be_used_again(visitor: Visitor, learned: OvamApplication) -> None:
