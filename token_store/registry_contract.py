@@ -228,8 +228,14 @@ class Registry(Protocol):
     ) -> dict[str, Any]:
         """Merge ``changes`` (None removes an option), recorded in the audit log.  Returns all options."""
 
-    def pause_class(self, scope: Scope, class_name: str, paused: bool, *, who: str, why: str = "") -> None:
-        """Stop, or go on with, learning of one class; its corrections are kept as evidence meanwhile."""
+    def pause_class(
+        self, scope: Scope, class_name: str, paused: bool, *, who: str, why: str = "", job_kind: str | None = None
+    ) -> None:
+        """Stop, or go on with, learning of one class; its corrections are kept as evidence meanwhile.
+
+        Going on with it queues, with ``job_kind``, a job ``{"connection", "project", "label"}`` in the same transaction,
+        so that what came meanwhile is learned.
+        """
 
     def paused_classes(self, scope: Scope) -> list[str]:
         """Classes of the scope whose learning is paused, by name."""

@@ -12,7 +12,15 @@ from token_store.contract import InvalidValueError
 from token_store.entities import KnownAnnotation, ProposalOutcome, Scope
 from token_store.sql import values
 from token_store.sql.session import SqlTransactions
-from token_store.tables import CorrectionLabelRow, CorrectionMaskRow, CorrectionRow, NoteRow, OutcomeRow, TokenRow
+from token_store.tables import (
+    CorrectionLabelRow,
+    CorrectionMaskRow,
+    CorrectionRow,
+    NoteRow,
+    OutcomeRow,
+    PausedClassRow,
+    TokenRow,
+)
 
 _KNOWN = ("annotation_id", "updated_at", "task_id", "annotator", "state", "id")
 
@@ -94,6 +102,12 @@ class SqlFollowing(SqlTransactions):
             token = session.scalar(select(TokenRow).where(*_of(TokenRow, scope), TokenRow.class_name == old))
             if token is not None:
                 token.class_name = new
+            session.execute(delete(PausedClassRow).where(*_of(PausedClassRow, scope), PausedClassRow.class_name == new))
+            session.execute(
+                update(PausedClassRow)
+                .where(*_of(PausedClassRow, scope), PausedClassRow.class_name == old)
+                .values(class_name=new)
+            )
             corrections = select(CorrectionRow).where(*_of(CorrectionRow, scope)).with_for_update()
             taught = corrections.where(CorrectionRow.labels.any(CorrectionLabelRow.label == old))
             for row in session.scalars(taught):

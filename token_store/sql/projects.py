@@ -9,6 +9,7 @@ from sqlalchemy import select, union
 
 from token_store.entities import GLOBAL_CONNECTION, Project, Scope
 from token_store.sql import values
+from token_store.sql.jobs import new_job
 from token_store.sql.session import SqlTransactions
 from token_store.tables import CorrectionRow, PausedClassRow, ProjectRow, TokenRow
 
@@ -68,7 +69,9 @@ class SqlProjects(SqlTransactions):
             self._record(session, who=who, what="project.options", why=why, details=details)
             return new
 
-    def pause_class(self, scope: Scope, class_name: str, paused: bool, *, who: str, why: str = "") -> None:
+    def pause_class(
+        self, scope: Scope, class_name: str, paused: bool, *, who: str, why: str = "", job_kind: str | None = None
+    ) -> None:
         """See :meth:`token_store.registry_contract.Registry.pause_class`."""
         values.scope(scope)
         values.name("class_name", class_name)
@@ -86,6 +89,8 @@ class SqlProjects(SqlTransactions):
                 )
             else:
                 session.delete(row)
+                if job_kind is not None:
+                    session.add(new_job(job_kind, {"connection": key[0], "project": key[1], "label": class_name}))
             details = {"connection": key[0], "project": key[1], "class_name": class_name}
             what = "class.pause" if paused else "class.resume"
             self._record(session, who=who, what=what, why=why, details=details)

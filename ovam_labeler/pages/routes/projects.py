@@ -9,6 +9,7 @@ from flask import Blueprint, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from ovam_labeler.errors import BadRequestError, NotFoundError
+from ovam_labeler.jobs.handlers import REVIEW
 from ovam_labeler.options import project_options
 from ovam_labeler.pages import query
 from ovam_labeler.services import Application
@@ -90,7 +91,7 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
                 changes = {"policy": policy, "learning": request.form.get("learning") == "on"}
                 store.change_project_options(scope, changes, who=g.user, why=why)
             elif what in ("pause", "resume") and 0 < len(name) <= 1000:
-                store.pause_class(scope, name, what == "pause", who=g.user, why=why)
+                store.pause_class(scope, name, what == "pause", who=g.user, why=why, job_kind=REVIEW)
             else:
                 raise BadRequestError("The field act must be settings, pause:CLASS or resume:CLASS.")
         return redirect(url_for(".project", scope=query.scope_text(scope), done=what, name=name or None), 303)

@@ -53,7 +53,9 @@ def test_a_renamed_class_keeps_versions_corrections_masks_and_outcomes(store: To
     mask = np.eye(4, dtype=bool)
     store.put_correction_masks([CorrectionMask(stored.id, name, "positive", mask, ~mask) for name in ("cat", "dog")])
     store.put_outcomes([OUTCOME])
+    store.pause_class(PROJECT, "cat", True, who="test")
     assert store.rename_class(PROJECT, "cat", "kitten", who="test", why="the config says so")
+    assert store.paused_classes(PROJECT) == ["kitten"]
     assert store.rename_class(PROJECT, "kitten", "tom", who="test", why="again")
     assert store.find_active(PROJECT, ["tom", "cat"])["tom"].number == 1
     renamed = store.get_correction(stored.id)

@@ -252,8 +252,11 @@ def test_projects_options_and_pauses(store: TokenStore) -> None:
     for paused in (True, True):
         store.pause_class(PROJECT, "cat", paused, who="ann", why="noisy")
     assert store.paused_classes(PROJECT) == ["cat"] and store.paused_classes(OTHER) == []
-    store.pause_class(PROJECT, "cat", False, who="ann")
+    store.pause_class(PROJECT, "cat", False, who="ann", job_kind="review")
+    store.pause_class(PROJECT, "cat", False, who="ann", job_kind="review")
     assert store.paused_classes(PROJECT) == []
+    (job,) = store.list_jobs(kinds=["review"])
+    assert job.payload == {"connection": "default", "project": "1", "label": "cat"}
     assert [e["what"] for e in store.audit(2)] == ["class.resume", "class.pause"]
 
 
