@@ -30,11 +30,18 @@ _METRICS = (
     "negatives",
     "known_word",
     "held_out",
+    "evidence",
+    "agreement",
     "libraries",
 )
+#: Ids of corrections inside a gate's evidence.
+_IDS = ("set_aside",)
 #: A short technical word (an optimizer, a scheduler's class) and a version; no host, path, mail or sentence is either.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
 _VERSION = re.compile(r"\d{1,6}(\.[A-Za-z0-9]{1,12}){1,5}(\+[A-Za-z0-9]{1,12})?")
+#: The name of a part of an embedding space ("key projections"), and its hash.
+_PART = re.compile(r"[a-z][a-z ]{0,40}")
+_DIGEST = re.compile(r"[0-9a-f]{16,64}")
 _MOST_NUMBERS = 2000
 
 
@@ -45,13 +52,18 @@ def shared(version: TokenVersion, licence: str = NO_LICENCE) -> SharedToken:
     any folder the base model lies in.  The class name goes along, since it is what is shared.
     """
     fingerprint = version.fingerprint
-    settings = fingerprint.get("settings")
+    settings, parts = fingerprint.get("settings"), fingerprint.get("parts")
     claimed = version.provenance.get("origin") if version.provenance.get("kind") == "imported" else None
     return SharedToken(
         class_name=version.class_name,
         fingerprint={
             "space": fingerprint.get("space"),
             "model": re.split(r"[/\\]", str(fingerprint.get("model", "")).rstrip("/\\"))[-1][:100],
+            "parts": {
+                k: v
+                for k, v in (parts if isinstance(parts, Mapping) else {}).items()
+                if _PART.fullmatch(str(k)) and _DIGEST.fullmatch(str(v))
+            },
             "settings": {
                 k: v for k, v in (settings if isinstance(settings, Mapping) else {}).items() if k in _SETTINGS
             },
@@ -124,7 +136,7 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers, truth values and short technical words under plain keys; anything else is left out."""
     found: dict[str, Any] = {}
     for key, one in value.items():
-        if not isinstance(key, str) or not _WORD.fullmatch(key):
+        if not isinstance(key, str) or not _WORD.fullmatch(key) or key in _IDS:
             continue
         if isinstance(one, Mapping):
             found[key] = _plain(one)

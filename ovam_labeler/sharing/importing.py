@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from backends.contract import Attributor, ReadsInputVectors
+from ovam_labeler.embedding_space import differences, refusal
 from ovam_labeler.errors import BadRequestError
 from ovam_labeler.sharing.plausibility import Reference, implausible
 from token_store import exchange
@@ -167,12 +168,10 @@ def _read_file(path: Path, attributor: Attributor, name: str | None) -> list[Inc
 def _check_space(token: SharedToken, attributor: Attributor) -> None:
     """Refuse a token of another embedding space, by a sentence that says which."""
     mine = attributor.fingerprint
-    if token.fingerprint["space"] != mine.space:
-        model = str(token.fingerprint.get("model") or "unknown")
+    reason = refusal(token.fingerprint, mine)
+    if reason is not None:
         raise InvalidTokenError(
-            f"The token of {token.class_name!r} was learned in the base model {model!r} (embedding space "
-            f"{token.fingerprint['space'][:12]}); this is {mine.model!r} ({mine.space[:12]}), whose text encoder or key "
-            "projections differ: set OVAM_MODEL to that model, or learn the class here."
+            f"The token of {token.class_name!r} is refused: {reason}; set OVAM_MODEL to its model, or learn the class here."
         )
     if token.embedding.shape[1] != attributor.embedding_size:
         raise InvalidTokenError(
@@ -197,7 +196,12 @@ def _from_inversion(data: bytes, path: Path, attributor: Attributor, name: str |
         raise InvalidTokenError("The textual inversion does not say what it is called; name its class with --as NAME.")
     return SharedToken(
         class_name=exchange.check_class_name(given),
-        fingerprint={"space": mine.space, "model": mine.model, "settings": dict(mine.settings)},
+        fingerprint={
+            "space": mine.space,
+            "model": mine.model,
+            "parts": dict(mine.parts),
+            "settings": dict(mine.settings),
+        },
         embedding=attributor.from_input_vectors(inversion.vectors),
         recipe={"start": "textual-inversion", "tokens": 1 + len(inversion.vectors)},
         licence=NO_LICENCE,
@@ -207,15 +211,12 @@ def _from_inversion(data: bytes, path: Path, attributor: Attributor, name: str |
 
 def _differences(token: SharedToken, attributor: Attributor) -> tuple[str, ...]:
     """One sentence where the token was learned with other reading settings, which is allowed."""
-    theirs = token.fingerprint.get("settings")
-    if not isinstance(theirs, dict):
-        return ()
-    mine = attributor.fingerprint.settings
-    names = sorted(k for k in theirs if k in mine and theirs[k] != mine[k])
-    if not names:
+    settings = token.fingerprint.get("settings")
+    found = differences(token.fingerprint, attributor.fingerprint) if settings else []
+    if not found:
         return ()
     return (
-        f"{token.class_name!r} was learned with other reading settings ({', '.join(names)}); it may fit less well here.",
+        f"{token.class_name!r} was learned with other reading settings ({'; '.join(found)}): it may fit less well here.",
     )
 
 

@@ -100,9 +100,9 @@ def test_an_export_tells_nothing_of_people_and_places(registry: Registry, tmp_pa
         Scope("acme-hospital", "Zoë"),
         created_by=secret[0],
         source_corrections=(123456789,),
-        fingerprint={"space": mark.space, "model": "/home/anna/models/tiny", "settings": {"path": secret[2], "side": 224}},
+        fingerprint={"space": mark.space, "model": "/home/anna/models/tiny", "parts": {"text encoder": "a" * 64, secret[2]: secret[1]}, "settings": {"path": secret[2], "side": 224}},
         recipe={"optimizer": "adam", "note": secret[3], "epochs": 100, secret[0]: 1},
-        metrics={"train_iou": 0.5, "reason": f"said {secret[0]}", "task": 987654321, "held_out": {secret[3]: 0.5}, "host": secret[1]},
+        metrics={"train_iou": 0.5, "reason": f"said {secret[0]}", "task": 987654321, "evidence": {"set_aside": [987654321], "contradicts": True}, "held_out": {secret[3]: 0.5}, "host": secret[1]},
         provenance={"kind": "imported", "origin": {"host": secret[1]}, "licence": "MIT"},
     )  # fmt: skip
     registry.run("tag", "cat", "owner=anna.smith@acme.example", "--connection", "acme-hospital", "--project", "Zoë")
@@ -114,6 +114,9 @@ def test_an_export_tells_nothing_of_people_and_places(registry: Registry, tmp_pa
         assert needle not in text and needle.encode() not in data, needle
     (token,) = unpack(data)
     assert token.fingerprint["model"] == "tiny" and token.fingerprint["settings"] == {"side": 224}
+    assert token.fingerprint["parts"] == {"text encoder": "a" * 64} and token.metrics["evidence"] == {
+        "contradicts": True
+    }
     assert token.metrics["train_iou"] == 0.5 and token.recipe == {"optimizer": "adam", "epochs": 100}
 
 
@@ -136,6 +139,8 @@ def poisons(registry: Registry) -> dict[str, tuple[bytes, str]]:
     tampered[-2] ^= 16
     slipped = whole.replace(b'\\"class_name\\":\\"cat\\"', b'\\"class_name\\":\\"../\\"')
     other = replace(good, fingerprint={"space": "0" * 64, "model": "sd-turbo"})
+    parts = {**registry.attributor.fingerprint.parts, "text encoder": "0" * 64}
+    foreign = replace(good, fingerprint={**other.fingerprint, "parts": parts})
     return {
         "random": (forged(noise), "random numbers"),
         "random class of a word's length": (forged(np.stack([start, unit])), "random numbers"),
@@ -144,7 +149,8 @@ def poisons(registry: Registry) -> dict[str, tuple[bytes, str]]:
         "too loud": (forged(good.embedding * 100), "length"),
         "NaN": (bytes(nan), "sha256"),
         "wrong width": (forged(rng.standard_normal((2, 768))), "768 wide"),
-        "wrong fingerprint": (pack([other]), "learned in the base model 'sd-turbo'.*this is 'ovam-tiny'"),
+        "wrong fingerprint": (pack([other]), "another embedding space .000000000000, base model sd-turbo"),
+        "another text encoder": (pack([foreign]), "text encoder is not this base model's"),
         "tampered": (bytes(tampered), "does not match its sha256"),
         "zip slip": (slipped, "sha256"),
         "2 GB header": (struct.pack("<Q", 2 << 30) + b"{}", "header of 2147483648 bytes"),
@@ -152,7 +158,7 @@ def poisons(registry: Registry) -> dict[str, tuple[bytes, str]]:
 
 
 KINDS = ["random", "random class of a word's length", "shuffled", "nothing", "too loud", "NaN", "wrong width",
-         "wrong fingerprint", "tampered", "zip slip", "2 GB header"]  # fmt: skip
+         "wrong fingerprint", "another text encoder", "tampered", "zip slip", "2 GB header"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
