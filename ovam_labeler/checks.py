@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from ovam_labeler.settings import Settings
 
 #: Free space under which writing captures and corrections is at risk.
@@ -157,8 +159,12 @@ def threads(settings: Settings) -> Check:
 
 
 def label_studio(settings: Settings) -> list[Check]:
-    """What the measured protocol traps say of the configured Label Studio."""
-    if settings.label_studio_url is None:
+    """What the measured protocol traps say of every Label Studio this server knows."""
+    from ovam_labeler.tools.label_studio.connections import Connections
+
+    connections = Connections(settings)
+    names = connections.names()
+    if not names:
         return [
             Check(
                 "label studio",
@@ -169,7 +175,14 @@ def label_studio(settings: Settings) -> list[Check]:
         ]
     from ovam_labeler.tools.label_studio.doctor_checks import run_checks
 
-    return [Check(*row) for row in run_checks(settings)]
+    checks = []
+    for name in names:
+        client = connections.client(name)
+        secret = connections.secret(name)
+        own = client.settings.model_copy(update={"webhook_secret": SecretStr(secret) if secret else None})
+        prefix = f"{name}: " if len(names) > 1 else ""
+        checks += [Check(f"{prefix}{row.name}", *row[1:]) for row in run_checks(own, client)]
+    return checks
 
 
 def run_all(settings: Settings) -> Iterable[Check]:

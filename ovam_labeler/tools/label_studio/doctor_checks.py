@@ -11,9 +11,12 @@ from urllib.parse import urlsplit
 
 from ovam_labeler.errors import OvamError
 from ovam_labeler.settings import Settings
+from ovam_labeler.tools.contract import ParsedConfig
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.credentials import TokenRefusedError, is_personal_access_token
+from ovam_labeler.tools.label_studio.label_config import parse_label_config
 from ovam_labeler.tools.label_studio.security import SECRET_HEADER
+from ovam_labeler.tools.label_studio.task_images import task_images
 
 #: Settings that let Label Studio reach private addresses and keep the cloud metadata network banned.
 ALLOW_PRIVATE = "USE_DEFAULT_BANNED_SUBNETS=false USER_ADDITIONAL_BANNED_SUBNETS=169.254.0.0/16"
@@ -167,6 +170,17 @@ def _backend_rows(
         )
     else:
         rows.append(_secret_row(name, where, mine[0], settings))
+    if len(mine) > 1:
+        rows.append(
+            Row(
+                f"{name} webhooks",
+                False,
+                f"{where} has {len(mine)} webhooks to {_without_secret(url)}, so every event comes {len(mine)} times (each is "
+                "counted once).",
+                "Project > Settings > Webhooks: delete all but one  # or run: ovam-labeler connect again",
+            )
+        )
+    rows += _project_rows(client, name, where, project, backend)
     version = backend.get("model_version")
     if project.get("sampling") == "Uncertainty sampling" and backend.get("title") != version:
         rows.append(
@@ -179,6 +193,49 @@ def _backend_rows(
             )
         )
     return rows
+
+
+def _project_rows(
+    client: LabelStudioClient, name: str, where: str, project: Mapping[str, Any], backend: Mapping[str, Any]
+) -> list[Row]:
+    """Whether predictions are shown, the label config can be served, and an image of the project can be fetched."""
+    rows = []
+    settings_page = f"{client.url}/projects/{project['id']}/settings"
+    if project.get("show_collab_predictions") is False:
+        fix = f"{settings_page}/annotation: switch 'Use predictions to prelabel tasks' on  # or: ovam-labeler connect"
+        rows.append(Row(f"{name} predictions", False, f"{where} does not show predictions to annotators.", fix))
+    elif "model_version" in project and project.get("model_version") != backend.get("title"):
+        sentence = (
+            f"{where} shows predictions of '{project.get('model_version')}' and not of the backend, whose title is "
+            f"'{backend.get('title')}': the label stream gives none (deleting predictions by version does this)."
+        )
+        fix = f"{settings_page}/annotation: choose '{backend.get('title')}' as the model  # or: ovam-labeler connect"
+        rows.append(Row(f"{name} predictions", False, sentence, fix))
+    if isinstance(config := project.get("label_config"), str):
+        try:
+            parsed = parse_label_config(config)
+            rows += [Row(f"{name} labels", None, notice) for notice in parsed.notices]
+        except OvamError as error:
+            rows.append(Row(f"{name} labels", False, f"{where}: {error}", f"Edit {settings_page}/labeling"))
+            return rows
+        rows += _image_rows(client, name, where, project, parsed)
+    return rows
+
+
+def _image_rows(
+    client: LabelStudioClient, name: str, where: str, project: Mapping[str, Any], config: ParsedConfig
+) -> list[Row]:
+    """The first task's picture, fetched as predictions fetch it."""
+    tasks = client.list_tasks(project["id"], size=1)
+    if not tasks:
+        return [Row(f"{name} images", None, f"{where} has no task yet whose image could be fetched.")]
+    try:
+        picture = task_images(tasks[0].get("data") or {}, config)[0]
+        data = client.fetch_image(picture.reference)
+    except OvamError as error:
+        fix = "Mend what the sentence names, then run this again; docs/label_studio.md says what images are fetched."
+        return [Row(f"{name} images", False, f"{where}, task {tasks[0].get('id')}: {error}", fix)]
+    return [Row(f"{name} images", True, f"The image of task {tasks[0].get('id')} was fetched ({len(data)} bytes).")]
 
 
 def _secret_row(name: str, where: str, hook: Mapping[str, Any], settings: Settings) -> Row:

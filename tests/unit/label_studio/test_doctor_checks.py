@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from protocol_helpers import CONFIG, data_uri
 from pydantic import SecretStr
 
+from ovam_labeler.checks import label_studio
 from ovam_labeler.settings import Settings
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
+from ovam_labeler.tools.label_studio.connections import Connections, StoredConnection
 from ovam_labeler.tools.label_studio.doctor_checks import ALLOW_PRIVATE, Row, run_checks
 
 BACKEND = {"id": 4, "url": "http://127.0.0.1:9090", "state": "CO", "title": "OVAM", "model_version": "ovam-embedded-1"}
@@ -128,3 +132,39 @@ def test_an_address_that_is_none() -> None:
 
 def test_an_api_that_fails_is_one_row() -> None:
     assert "500" in problem(rows(**{"GET /api/webhooks/": (500, "oops")})).sentence
+
+
+def test_predictions_that_are_not_shown() -> None:
+    project = {"id": 1, "title": "cats", "show_collab_predictions": False}
+    off = problem(rows(**{"GET /api/projects": (200, {"results": [project]})}))
+    assert "does not show predictions" in off.sentence
+    project |= {"show_collab_predictions": True, "model_version": None}
+    null = problem(rows(**{"GET /api/projects": (200, {"results": [project]})}))
+    assert "not of the backend" in null.sentence and "'OVAM'" in null.fix
+    project["model_version"] = "OVAM"
+    assert [row.ok for row in rows(**{"GET /api/projects": (200, {"results": [project]})})] == [True] * 5
+
+
+def test_several_webhooks_to_one_backend() -> None:
+    twice = problem(rows(**{"GET /api/webhooks/": (200, [HOOK, HOOK | {"id": 6}])}))
+    assert "2 webhooks" in twice.sentence and "delete all but one" in twice.fix
+
+
+def test_a_label_config_or_an_image_that_cannot_be_used() -> None:
+    project = {"id": 1, "title": "cats", "label_config": "<View/>"}
+    assert "image" in problem(rows(**{"GET /api/projects": (200, {"results": [project]})})).sentence
+    project["label_config"] = CONFIG
+    projects = {"GET /api/projects": (200, {"results": [project]})}
+    given = {"tasks": [{"id": 7, "data": {"image": data_uri()}}]}
+    assert [row.ok for row in rows(**projects, **{"GET /api/tasks": (200, given)})] == [True] * 6
+    given["tasks"][0]["data"] = {"image": "ftp://x/y.png"}
+    assert "task 7" in problem(rows(**projects, **{"GET /api/tasks": (200, given)})).sentence
+    assert [row.ok for row in rows(**projects, **{"GET /api/tasks": (200, {"tasks": []})})] == [True] * 5 + [None]
+
+
+def test_every_connection_is_looked_at(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, _env_file=None)
+    assert [c.ok for c in label_studio(settings)] == [None]
+    for name, port in (("a", 9), ("b", 19)):
+        Connections(settings).save(StoredConnection(name, f"http://127.0.0.1:{port}", "t"))
+    assert [c.name for c in label_studio(settings)] == ["a: label studio", "b: label studio"]
