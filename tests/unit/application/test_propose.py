@@ -72,6 +72,23 @@ def test_without_presence_everything_is_drawn(app: OvamApplication) -> None:
     assert all(p.present and p.presence == 1.0 and p.mask.any() for p in found)
 
 
+def test_a_picture_read_in_parts_too_has_one_mask_of_its_own_size(app: OvamApplication, model: ColourModel) -> None:
+    place = (200, 420, 12, 12)
+    image = loaded(scene((COLOURS["red"], place), size=(480, 720)))
+    truth = np.zeros((480, 720), dtype=bool)
+    truth[200:212, 420:432] = True
+    asked = replace(OPTIONS, tiles=4, presence=False)
+    app.proposer.propose(image, labels("red"), SCOPE, replace(asked, tiles=1))
+    before = model.reader.unet_passes
+    (parts,) = app.proposer.propose(image, labels("red"), SCOPE, asked)
+    assert model.reader.unet_passes - before == 12 and parts.mask.shape == (480, 720)
+    assert iou(parts.mask, truth) > 0.75
+    app.proposer.propose(image, labels("red"), SCOPE, asked)
+    assert model.reader.unet_passes - before == 12  # every part's capture is cached
+    versions = {app.proposer.model_version(labels("red"), SCOPE, replace(OPTIONS, tiles=n)) for n in (1, 2)}
+    assert len(versions) == 2
+
+
 def test_overlap_policies(app: OvamApplication, model: ColourModel) -> None:
     add_token(app, "rouge", token_of(model, "red"))
     both = labels("red", "rouge")
