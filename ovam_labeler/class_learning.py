@@ -15,7 +15,7 @@ from ovam_labeler.errors import BadMaskError
 from ovam_labeler.evidence import Findings, acceptance, expected_fits, investigate
 from ovam_labeler.learning_examples import Lesson
 from ovam_labeler.promotion import Verdict, judge
-from ovam_labeler.trials import Trials
+from ovam_labeler.trials import FitMemory, Trials
 from ovam_labeler.vocabulary import Vocabulary
 from token_store.contract import ConflictError, NotFoundError, TokenStore
 from token_store.entities import NewTokenVersion, Scope, StateChange, TokenVersion
@@ -45,6 +45,7 @@ class ClassLearning:
         self._store = store
         self._backend = backend
         self._vocabulary = vocabulary
+        self._memory = FitMemory()
 
     def learn(
         self,
@@ -81,7 +82,8 @@ class ClassLearning:
                 f"Nothing is known to be outside '{label.name}'; mark other labels too, or declare the annotation exhaustive."
             )
         expected = expected_fits(len(positives), len(lessons) - len(positives))
-        trials = Trials(attributor, method, label, self._vocabulary.word(label), options, progress, expected)
+        word = self._vocabulary.word(label)
+        trials = Trials(attributor, method, label, word, options, progress, expected, self._memory)
         trials.check_size(positives[0])
         began = time.perf_counter()
         found = investigate(trials, lessons, newest)

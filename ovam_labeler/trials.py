@@ -5,7 +5,9 @@ A figure is *held back* where the token that is scored was learned without the c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +24,34 @@ from ovam_labeler.propose import logits_of, threshold_of
 _LEAST_COVER = 0.1
 
 
+#: Fits remembered in a process: the next correction of a class asks for many of the same again.
+REMEMBERED = 1024
+
+
+class FitMemory:
+    """The last fits of a process, by embedding space, class, recipe and corrections.  Thread-safe.
+
+    A correction never changes under its id (a changed annotation is another one), so neither does what is learned from it.
+    """
+
+    def __init__(self, size: int = REMEMBERED) -> None:
+        self._size = size
+        self._fits: OrderedDict[Hashable, TokenFit] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> TokenFit | None:
+        with self._lock:
+            if key in self._fits:
+                self._fits.move_to_end(key)
+            return self._fits.get(key)
+
+    def put(self, key: Hashable, fit: TokenFit) -> None:
+        with self._lock:
+            self._fits[key] = fit
+            while len(self._fits) > self._size:
+                self._fits.popitem(last=False)
+
+
 class Trials:
     """What is fixed while one class is learned, and the fits made so far.  Used by one thread."""
 
@@ -34,6 +64,7 @@ class Trials:
         options: ProjectOptions,
         progress: Progress | None = None,
         expected: int = 1,
+        memory: FitMemory | None = None,
     ) -> None:
         """Args: expected number of fits, for the progress bar."""
         calibration = attributor.calibration
@@ -46,19 +77,24 @@ class Trials:
             for source in ("word", "token")
         )
         self._progress, self._expected = progress, max(expected, 1)
-        self._fits: dict[frozenset[int], TokenFit] = {}
+        self._memory = memory or FitMemory()
+        self._made = 0
 
     def fit(self, lessons: Sequence[Lesson], what: str = "Judging") -> TokenFit:
         """The token learned from these lessons together (Eq. 6 over several images)."""
-        key = frozenset(lesson.correction_id for lesson in lessons)
-        if key not in self._fits:
-            self._fits[key] = self.attributor.learn(
+        ids = frozenset(lesson.correction_id for lesson in lessons)
+        key = (self.attributor.fingerprint.space, self.label.name, self.recipe, ids)
+        fit = self._memory.get(key)
+        if fit is None:
+            fit = self.attributor.learn(
                 [lesson.example() for lesson in lessons],
                 self.recipe,
                 label=self.label.name,
                 progress=self._share(f"{what} '{self.label.name}'"),
             )
-        return self._fits[key]
+            self._memory.put(key, fit)
+            self._made += 1
+        return fit
 
     def word_iou(self, lesson: Lesson) -> float:
         return self._iou(lesson, self._word, self._word_cut)
@@ -119,7 +155,7 @@ class Trials:
         """A callback for the next fit's part of one bar."""
         if self._progress is None:
             return None
-        outer, done = self._progress, len(self._fits)
+        outer, done = self._progress, self._made
         return lambda fraction, message: outer(
             min(1.0, (done + fraction) / self._expected), f"{what}: {message}" if message else what
         )

@@ -389,6 +389,16 @@ def test_a_bad_correction_after_three_good_ones_is_rejected_and_masks_stay(app: 
     assert iou(propose(app, image, "lemon").mask, right) > 0.75
 
 
+def test_the_same_corrections_are_fitted_once_in_a_process(app: OvamApplication, model: ColourModel) -> None:
+    fits = []
+    for at in (2, 6, 10, 14):
+        before = model.attributor.fits
+        teach(app, at)
+        fits.append(model.attributor.fits - before)
+    # All together, the newest alone, and all but one of the others; never what an earlier correction had asked for.
+    assert fits == [1, 2, 4, 5]
+
+
 def test_a_bad_first_correction_is_demoted_by_the_next_two(app: OvamApplication) -> None:
     image, right, _ = lemon(14, COLOURS["blue"])
     assert teach(app, 2, good=False) == (1, True)
