@@ -19,7 +19,11 @@ from ovam_labeler.cli.tokens_common import (
     who,
 )
 from ovam_labeler.errors import BadRequestError
+from token_store.contract import TokenStore
 from token_store.entities import AliasChange
+
+#: Tasks counted at most.
+_MOST_TASKS = 1000
 
 
 def promote(
@@ -36,7 +40,8 @@ def promote(
     scope = scope_of(connection, project)
     with open_registry() as store:
         change = store.promote(scope, name, number_or_alias(version), who=who(), why=why or "promoted by hand")
-    _report(change, json_output)
+        touched = _touched(store, change)
+    _report(change, touched, json_output)
 
 
 def rollback(
@@ -51,7 +56,8 @@ def rollback(
     scope = scope_of(connection, project)
     with open_registry() as store:
         change = store.rollback(scope, name, who=who(), why=why or "rolled back by hand", steps=steps)
-    _report(change, json_output)
+        touched = _touched(store, change)
+    _report(change, touched, json_output)
 
 
 def archive(
@@ -122,7 +128,14 @@ def tag(
     say(f"{what} ({scope}): " + (", ".join(f"{k}={v}" if v else k for k, v in found.items()) or "no tags"))
 
 
-def _report(change: AliasChange, json_output: bool) -> None:
+def _touched(store: TokenStore, change: AliasChange) -> int:
+    """How many tasks were last answered with what is no longer active, at most :data:`_MOST_TASKS`."""
+    if change.before == change.after:
+        return 0
+    return len(store.affected_tasks(change.scope, change.class_name, change.before, limit=_MOST_TASKS))
+
+
+def _report(change: AliasChange, touched: int, json_output: bool) -> None:
     if json_output:
         print_json(
             {
@@ -131,6 +144,7 @@ def _report(change: AliasChange, json_output: bool) -> None:
                 "alias": change.alias,
                 "before": change.before,
                 "after": change.after,
+                "touched_tasks": touched,
             }
         )
         return
@@ -139,3 +153,6 @@ def _report(change: AliasChange, json_output: bool) -> None:
         say(f"{change.class_name!r} ({change.scope}): {after} is active already.")
     else:
         say(f"{change.class_name!r} ({change.scope}): predictions now use {after}; before, {before}.")
+    if touched:
+        count = f"{touched} or more" if touched == _MOST_TASKS else str(touched)
+        say(f"Tasks last answered with {before}: {count}; the labeling tool asks again when one is opened.")

@@ -90,6 +90,25 @@ def test_promote_and_rollback(filled: Registry) -> None:
     assert "zebra" in filled.run("promote", "zebra", code=2)[1]
 
 
+def test_tasks_answered_with_the_old_version_are_counted(filled: Registry) -> None:
+    from datetime import UTC, datetime
+
+    from token_store.entities import ServedPrediction
+
+    store = filled.store()
+    old = store.get_version(Scope.everywhere(), "cat", "active")
+    store.put_served(
+        [
+            ServedPrediction(PROJECT, str(k), "v", {}, {"cat": old.number}, datetime.now(UTC), {"cat": old.id})
+            for k in range(3)
+        ]
+    )
+    store.close()
+    assert filled.json("promote", "cat")["touched_tasks"] == 3
+    assert filled.json("rollback", "cat")["touched_tasks"] == 0
+    assert "answered with version 2: 3;" in filled.run("promote", "cat", "3")[0]
+
+
 def test_compare(filled: Registry) -> None:
     found = filled.json("compare", "cat")
     assert [v["version"] for v in found["versions"]] == [2, 3]
