@@ -7,16 +7,20 @@ interrupted jobs are queued again.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from ovam_labeler.domain import LoadedImage
 from ovam_labeler.errors import BadRequestError, OvamError
 from ovam_labeler.services import Application
 from ovam_labeler.settings import Settings
@@ -28,6 +32,24 @@ THREADS = 32
 
 #: Seconds that requests under way are given when the server is stopped.
 GRACEFUL_SECONDS = 20
+
+
+def practise(application: Application) -> None:
+    """Read one small picture of noise and fit a token on it for two passes, so that kernels are compiled and libraries
+    imported before the first annotator waits for them.  Its capture stays in the cache; a failure is only logged."""
+    from backends.contract import Needs, TokenExample
+
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    target = np.zeros((64, 64), np.float32)
+    target[16:48, 16:48] = 1.0
+    image = LoadedImage(pixels, hashlib.sha256(pixels.tobytes()).hexdigest())
+    try:
+        capture = application.inference.submit(image, Needs()).result()
+        attributor = application.backend().attributor
+        recipe = replace(attributor.calibration.token_recipe, epochs=2)
+        attributor.learn([TokenExample(capture, target, np.ones_like(target))], recipe, label="thing")
+    except Exception as error:  # nobody asked for it
+        log.info("The base model was not warmed up: %s", error)
 
 
 class ModelState:
@@ -48,6 +70,7 @@ class ModelState:
             self._application.backend()
             self._application.inference.warm_up()
             self._now = {"state": "ready", "message": ""}
+            practise(self._application)
         except OvamError as error:
             log.error("The base model cannot be loaded: %s", error)
             self._now = {"state": "failed", "message": str(error)}
