@@ -93,6 +93,17 @@ def test_deleted_annotations_and_tasks_are_retracted(client: Any, application: D
     known = application.store.known_annotations(SCOPE)
     assert sorted(k.state for k in known) == ["pending", "retracted", "retracted"]
     assert post(client, deleted).json["corrections"] == []
+    # Their class is judged again without them, once.
+    (job,) = application.store.list_jobs(kinds=["review"])
+    assert job.payload == {"connection": SCOPE.connection, "project": SCOPE.project, "label": "disc"}
+
+
+def test_a_label_no_longer_in_an_annotation_is_judged_again(client: Any, application: DrawnApplication) -> None:
+    post(client, annotation_event([brush("disc", half()), brush("bar", ~half(), "r1")], id=1))
+    later = annotation_event([brush("disc", half())], id=1, updated_at="2026-12-01T00:00:00.000000Z")
+    post(client, later | {"action": "ANNOTATION_UPDATED"})
+    (job,) = application.store.list_jobs(kinds=["review"])
+    assert job.payload["label"] == "bar"
 
 
 @pytest.mark.parametrize("name", ["START_TRAINING", "PROJECT_UPDATED"])
