@@ -86,7 +86,8 @@ bench: install ## Benchmarks as ratios in one run (JSON=file to keep them)
 	$(HOST_THREADS) $(PY) -m benchmarks $(if $(JSON),--json "$(JSON)")
 
 soak: install install-label-studio install-postgresql ## The long runs
-	$(HOST_THREADS) OVAM_SOAK=1 $(PY) -m pytest tests/soak
+	$(HOST_THREADS) OVAM_SOAK=1 $(PY) -m pytest -s tests/soak
+	$(HOST_THREADS) OVAM_FUZZ=10000 $(PY) -m pytest -s tests/unit/label_studio/test_fuzz.py
 	$(HOST_THREADS) OVAM_CONTEND_SECONDS=60 OVAM_KILLS=50 $(PY) -m pytest -s tests/unit/token_store/test_store_under_load.py
 
 docs: install ## Regenerate the generated parts of docs/ (CLI help, settings)

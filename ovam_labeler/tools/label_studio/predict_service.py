@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ class PredictService:
         self._clicks = ClickService(application, tool, self.model_version)
         self._asked: dict[tuple[Scope, str], float] = {}
         self._asking = threading.Lock()
+        self._answering: Counter[tuple[Scope, str]] = Counter()
         self.hand_over: Callable[[Scope, list[str]], bool] = lambda _scope, _tasks: False
 
     def options(self, scope: Scope) -> ProjectOptions:
@@ -119,7 +121,15 @@ class PredictService:
         if context is not None and "result" not in context:
             context = None
         if context is not None or len(tasks) != 1 or not task_id(tasks[0]):
-            return self._answer(scope, config, options, tasks, context)
+            asked = [(scope, task_id(task)) for task in tasks]
+            with self._asking:
+                self._answering.update(asked)
+            try:
+                return self._answer(scope, config, options, tasks, context)
+            finally:
+                with self._asking:
+                    self._answering.subtract(asked)
+                    self._answering += Counter()  # drops what is at 0
         key = (scope, task_id(tasks[0]))
         with self._asking:
             under_way = self._clock() - self._asked.get(key, float("-inf")) < TWIN_SECONDS
@@ -146,6 +156,12 @@ class PredictService:
             time.sleep(0.02)
         time.sleep(STORING_SECONDS)
         return [SKIP]
+
+    def is_asked_for(self, scope: Scope, task: object) -> bool:
+        """Whether Label Studio waits for this task's prediction now, and will store it itself."""
+        key = (scope, task_id(task))
+        with self._asking:
+            return self._answering[key] > 0 or key in self._asked
 
     def prediction_of(
         self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: Mapping[str, Any]

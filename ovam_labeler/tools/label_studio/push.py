@@ -147,7 +147,8 @@ class Pusher:
                     self.later(scope)
                     break
                 # Asked again at the last moment: the label stream may have asked for this task while we worked.
-                if any(p.get("model_version") == version for p in client.predictions(int(task["id"]))):
+                again = client.predictions(int(task["id"]))
+                if self._predict.is_asked_for(scope, task) or any(p.get("model_version") == version for p in again):
                     counts["there"] += 1
                 else:
                     client.import_predictions(scope.project, [{"task": task["id"], **made}])

@@ -105,6 +105,24 @@ def test_nothing_is_stored_twice_for_one_version(stage: Callable[..., Stage]) ->
     assert [it.versions(n).count(version) for n in (1, 2)] == [1, 1]
 
 
+def test_what_label_studio_waits_for_is_not_pushed_as_well(stage: Callable[..., Stage]) -> None:
+    it = stage(tasks=3)
+    it.learned()
+    predict = it.pusher._predict
+    made = predict._answer
+    seen: list[dict[str, Any]] = []
+
+    def meanwhile(*args: Any) -> list[Any]:
+        answer = made(*args)
+        seen.append(it.work()[0])  # the push runs between our answer and Label Studio's storing of it
+        return answer
+
+    predict._answer = meanwhile  # type: ignore[method-assign]
+    it.http.post("/predict", json=predict_body([it.studio.tasks[n] for n in (1, 2)]))
+    assert (seen[0]["pushed"], seen[0]["there"]) == (1, 2) and [len(it.versions(n)) for n in (1, 2, 3)] == [0, 0, 1]
+    assert not predict.is_asked_for(SCOPE, {"id": 1}), "nothing is kept of a request that has ended"
+
+
 def test_a_push_waits_for_corrections_that_wait_to_be_learned(stage: Callable[..., Stage]) -> None:
     it = stage()
     it.learned()
