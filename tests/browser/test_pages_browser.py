@@ -77,6 +77,7 @@ def test_screenshots(open_page: OpenPage, tmp_path: Path) -> None:
 def test_promote_and_roll_back(site: Site, open_page: OpenPage) -> None:
     name = names()[1]
     used, before, masks = site.active(name), site.model_version(), site.masks()
+    assert masks
     store = site.store()
     other = next(v.number for v in store.list_versions(SCOPE, name) if v.number != used)
     page = open_page()

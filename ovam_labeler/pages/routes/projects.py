@@ -28,9 +28,6 @@ POLICIES = {
     "manual": ("Ask me", "A new version waits as a candidate until someone promotes it here or on the command line."),
 }
 
-#: What a project does that nobody set.
-DEFAULT = "gate"
-
 #: Most classes listed on a project's page.
 CLASSES = 500
 
@@ -50,7 +47,6 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
                     "failed": len(store.list_corrections(project.scope, states=("failed",), limit=1000)),
                     "paused": store.paused_classes(project.scope),
                     "options": project_options(application.settings, project.options),
-                    "policy": _policy(project.options),
                 }
                 for project in store.list_projects()
             ]
@@ -69,7 +65,6 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
             scope=scope,
             project=found,
             options=options,
-            policy=_policy(found.options),
             policies=POLICIES,
             classes=sorted({*(t.class_name for t in tokens), *paused}),
             paused=set(paused),
@@ -95,11 +90,6 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
             else:
                 raise BadRequestError("The field act must be settings, pause:CLASS or resume:CLASS.")
         return redirect(url_for(".project", scope=query.scope_text(scope), done=what, name=name or None), 303)
-
-
-def _policy(options: Mapping[str, Any]) -> str:
-    policy = options.get("policy")
-    return policy if isinstance(policy, str) and policy in POLICIES else DEFAULT
 
 
 def _project(store: TokenStore, scope: Scope) -> Project:

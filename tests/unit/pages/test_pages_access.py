@@ -61,6 +61,16 @@ def test_host_name(host: str, name: str) -> None:
     assert host_name(host) == name
 
 
+def test_an_empty_password_opens_nothing(make_application: Callable[..., OvamApplication]) -> None:
+    visitor = Visitor(make_application(pages_password=""))
+    assert visitor.client.get("/pages/", environ_overrides={"REMOTE_ADDR": "10.1.1.1"}).status_code == 403
+    given = {"Authorization": "Basic " + base64.b64encode(b"ann:").decode()}
+    assert (
+        visitor.client.get("/pages/", headers=given, environ_overrides={"REMOTE_ADDR": "10.1.1.1"}).status_code == 403
+    )
+    assert visitor.client.get("/pages/").status_code == 200
+
+
 def test_with_a_password_it_is_asked_for(guarded: OvamApplication) -> None:
     visitor = Visitor(guarded)
     for path in (*PAGES, "/pages/static/pages.css"):

@@ -137,6 +137,22 @@ def test_the_policy_of_a_project(visitor: Visitor, learned: OvamApplication) -> 
         visitor.send(page, "/pages/project", act="settings", policy=policy, status=400)
 
 
+def test_a_version_that_waits_for_a_decision_is_promoted_by_its_own_button(
+    visitor: Visitor, learned: OvamApplication
+) -> None:
+    page = visitor.get("/pages/project", scope="default/2")
+    visitor.send(page, "/pages/project", act="settings", policy="manual", learning="on")
+    learn(learned, "brick", 40)
+    assert learned.store.get_token(SCOPE, "brick").aliases == {"active": 2, "candidate": 3}
+    assert "version 3 waits for you" in visitor.get("/pages/", show="candidate").text
+    page = page_of(visitor)
+    (button,) = page.all("button", **{"class": "primary"})
+    assert button["value"] == "promote:3" and "Use version 3, which waits" in page.text
+    visitor.send(page, "/pages/token", act="promote:3")
+    assert learned.store.get_token(SCOPE, "brick").aliases == {"active": 3}
+    assert "No class matches" in visitor.get("/pages/", show="candidate").text
+
+
 def test_pausing_a_class(visitor: Visitor, learned: OvamApplication) -> None:
     page = visitor.get("/pages/project", scope="default/2")
     page = visitor.send(page, "/pages/project", act="pause:brick", reason="guide is being rewritten")
