@@ -87,6 +87,7 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
                 store.change_project_options(scope, changes, who=g.user, why=why)
             elif what in ("pause", "resume") and 0 < len(name) <= 1000:
                 store.pause_class(scope, name, what == "pause", who=g.user, why=why, job_kind=REVIEW)
+                application.jobs.notify()
             else:
                 raise BadRequestError("The field act must be settings, pause:CLASS or resume:CLASS.")
         return redirect(url_for(".project", scope=query.scope_text(scope), done=what, name=name or None), 303)
