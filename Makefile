@@ -12,7 +12,7 @@ SEED ?= 0
 HOST_THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-label-studio demo demo-check test test-fast lint format bench soak docs clean evaluate-tiny
+.PHONY: help install install-label-studio demo demo-check test test-fast lint format bench latency soak docs clean evaluate-tiny
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -84,6 +84,9 @@ format: install ## Reformat the code
 
 bench: install ## Benchmarks as ratios in one run (JSON=file to keep them)
 	$(HOST_THREADS) $(PY) -m benchmarks $(if $(JSON),--json "$(JSON)")
+
+latency: install install-label-studio ## From webhook to new model version, beside Label Studio's page loads (JSON=file)
+	$(HOST_THREADS) $(PY) -m benchmarks.latency $(if $(JSON),--json "$(JSON)")
 
 soak: install install-label-studio install-postgresql ## The long runs
 	$(HOST_THREADS) OVAM_SOAK=1 $(PY) -m pytest -s tests/soak
