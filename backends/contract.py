@@ -244,12 +244,20 @@ class TokenFit:
         losses: loss of each epoch, in order.
         best_epoch: index into ``losses``.
         train_iou: IoU 0..1 of the fitted map, thresholded as the backend's default says, with the target.
+        held_out_iou: the same on examples that were held out, where there were any.
+        ridge: weight that was used, chosen on the held-out examples where several were offered.
+        passes: pairs of passes (forward and back) over all queries; those over a part of the steps count as that part.
+        reason: why it ended: ``"converged"``, ``"target"``, ``"passes"`` or ``"deadline"``.
     """
 
     embedding: np.ndarray
     losses: tuple[float, ...]
     best_epoch: int
     train_iou: float
+    held_out_iou: float | None = None
+    ridge: float = 0.0
+    passes: float = 0.0
+    reason: str = "passes"
 
 
 @dataclass(frozen=True, slots=True)

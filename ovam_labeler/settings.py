@@ -49,10 +49,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Size bound of the capture cache in bytes; least recently used goes first.",
     )
-    cache_preset: Literal["lossless", "exact", "balanced"] = Field(
+    cache_preset: Literal["lossless", "exact", "balanced", "small"] = Field(
         default="exact",
         description="How queries are kept, in memory and in the cache: `lossless` (float32), `exact` (8 bits, 16 "
-        "where few steps are recorded; every step), `balanced` (the same, steps averaged to five).  docs/performance.md has their sizes and errors.",
+        "where few steps are recorded; every step), `balanced` (the same, steps averaged to five), `small` (six averaged "
+        "steps, transform-coded).  docs/performance.md has their sizes and errors.",
     )
     max_image_pixels: int = Field(default=80_000_000, ge=1, description="Images with more pixels are refused.")
     max_image_bytes: int = Field(default=60_000_000, ge=1, description="Image files larger than this are refused.")

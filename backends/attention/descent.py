@@ -26,6 +26,7 @@ class Descent:
     best: torch.Tensor
     best_pass: int = 0
     losses: list[float] = field(default_factory=list)
+    reason: str = "passes"
 
 
 def descend(
@@ -34,24 +35,19 @@ def descend(
     recipe: TokenRecipe,
     *,
     patience: int = 0,
+    over: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
     on_pass: Callable[[int, float, torch.Tensor], None] | None = None,
 ) -> Descent:
     """Minimise ``objective`` from ``start`` with ``recipe.optimizer`` in at most ``recipe.epochs`` evaluations.
 
     One epoch is one evaluation of objective and gradient, for L-BFGS too (its line search evaluates several times an
-    iteration).  A loss that stops being finite ends the descent with the best embedding before it.
+    iteration).  ``over`` ends it before a pass (a deadline).  A loss that stops being finite ends the descent with the best embedding before it.
 
     Raises:
         BackendError: an unknown optimiser, a recipe's number out of range, or no finite loss at all.
     """
-    if recipe.epochs < 1:
-        raise BackendError(f"epochs is {recipe.epochs}; at least 1 is needed.")
-    for name, value, most in (("learning_rate", recipe.learning_rate, 1e6), ("decay", recipe.decay, 1.0)):
-        if not 0 < value <= most:
-            raise BackendError(f"{name} is {value}; above 0 and at most {most:g} is allowed.")
-    if not 0 <= recipe.ridge < math.inf:
-        raise BackendError(f"ridge is {recipe.ridge}; 0 or more is allowed.")
+    check_recipe(recipe)
     tokens = start.detach().clone().requires_grad_(True)
     path = Descent(best=start.detach().clone())
     least = math.inf
@@ -59,7 +55,10 @@ def descend(
 
     def evaluate() -> torch.Tensor:
         nonlocal least, since
-        if len(path.losses) >= recipe.epochs or (patience and since > patience):
+        if len(path.losses) >= recipe.epochs:
+            raise _Enough
+        if path.losses and ((patience and since > patience) or over()):
+            path.reason = "deadline" if over() else "converged"
             raise _Enough
         tokens.grad = None
         if not bool(torch.isfinite(tokens.detach()).all()):
@@ -88,6 +87,17 @@ def descend(
     if not path.losses:
         raise BackendError("The loss is not finite at the start embedding; start the token from its word again.")
     return path
+
+
+def check_recipe(recipe: TokenRecipe) -> None:
+    """Raises BackendError where a number of the recipe is out of range."""
+    if recipe.epochs < 1:
+        raise BackendError(f"epochs is {recipe.epochs}; at least 1 is needed.")
+    for name, value, most in (("learning_rate", recipe.learning_rate, 1e6), ("decay", recipe.decay, 1.0)):
+        if not 0 < value <= most:
+            raise BackendError(f"{name} is {value}; above 0 and at most {most:g} is allowed.")
+    if not 0 <= recipe.ridge < math.inf:
+        raise BackendError(f"ridge is {recipe.ridge}; 0 or more is allowed.")
 
 
 def _sgd(tokens: torch.Tensor, evaluate: Callable[[], torch.Tensor], recipe: TokenRecipe) -> None:

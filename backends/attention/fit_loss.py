@@ -16,8 +16,6 @@ from backends.contract import BackendError
 
 #: Longest side of the loss's grid; the paper's masks are 512 x 512 (A.1).
 MAX_SIDE = 512
-#: Queries are converted to float32 once, not at each pass, while all examples together stay under this many bytes.
-_CONVERT_BELOW = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class FitExample:
     Attributes:
         bundle: queries of the image.
         target: (H, W) float in 0..1, 1 = the class, any resolution; or (tokens, H, W) with a channel for each token, as
-            in Eq. 7's general case.  With (H, W), rows 1.. of X' together are the object.
+            in Eq. 7's general case.  With (H, W), the mean map of rows 1.. of X' is the object's.
         weight: (H, W) float >= 0; 0 = ignored.
     """
 
@@ -41,7 +39,7 @@ class PreparedExample:
     """An example as the loss needs it.
 
     Attributes:
-        bundle: queries, in float32 where that is affordable.
+        bundle: queries in their stored form.
         target: (channels, h, w) float32 in 0..1: one channel (the object) or one for each token.
         weight: (channels, h, w) float32, adding up to 1 in each channel.
     """
@@ -62,7 +60,7 @@ def bce_loss(maps: torch.Tensor, example: PreparedExample) -> torch.Tensor:
     background's term equals the object's (the maps add up to 1), so the object's alone is the mean.
     """
     if example.target.shape[0] == 1:
-        maps = maps[1:].sum(0, keepdim=True)
+        maps = maps[1:].mean(0, keepdim=True)
     # Rounding can lift a mean of probabilities past 1 by 1e-7, where the cross-entropy is undefined.
     bce = F.binary_cross_entropy(maps.clamp(0, 1), example.target, reduction="none")
     return (bce * example.weight).sum() / example.target.shape[0]
@@ -78,8 +76,6 @@ def prepare_examples(
     """
     if not examples:
         raise BackendError("Token optimization needs at least one annotated image; none was given.")
-    numbers = sum(y.steps * y.heads * y.pixels * y.head_size for e in examples for y in e.bundle.layers)
-    convert = numbers * 4 <= _CONVERT_BELOW
     prepared = []
     mass = 0.0
     for number, example in enumerate(examples, start=1):
@@ -90,7 +86,7 @@ def prepare_examples(
         target, weight = _average(target, weight, grid)
         prepared.append(
             PreparedExample(
-                bundle=example.bundle.to(dtype=torch.float32) if convert else example.bundle,
+                bundle=QueryBundle(tuple(example.bundle.blocks())),
                 target=target.to(example.bundle.device),
                 weight=_normalised(target, weight, balance).to(example.bundle.device),
             )

@@ -1,8 +1,7 @@
 """Open-vocabulary attention maps, Eq. 5 of the paper (section 3.2), for one prompt or for many classes in one pass.
 
-Queries are streamed step by step and layer by layer, so memory does not grow with steps x classes.  All tokens of all
-classes are projected once per layer.  A set of two tokens takes the sigmoid of one logit difference, which is the same
-number as the softmax over both and reads the queries once.
+Queries are streamed from their stored form in one pass for all tokens of all classes, so memory does not grow with steps
+or classes.  A set of two tokens takes the sigmoid of one logit difference, which is the same number as the softmax over both.
 """
 
 from __future__ import annotations
@@ -165,12 +164,15 @@ def _aggregate(
     """Eq. 5 for (S, n, E) embeddings in S softmaxes; ``mix`` (S, n, K) adds token maps to K maps a set: (S, K, H, W)."""
     sums = softmax_sums if activation == "softmax" else linear_sums
     size = bundle.size
+    layers = bundle.blocks()
     by_grid: dict[tuple[int, int], torch.Tensor] = {}
-    for layer in bundle.layers:
+    for layer, total in zip(
+        layers, sums(layers, [projections[y.name].keys(embeddings) for y in layers], mix), strict=True
+    ):
         count = (layer.steps if aggregation.steps == "mean" else 1) * (
             layer.heads if aggregation.heads == "mean" else 1
         )
-        found = sums(layer, projections[layer.name].keys(embeddings), mix) / count
+        found = total / count
         grid = (layer.height, layer.width)
         # Resizing is linear: layers of one grid are added first and resized once.
         by_grid[grid] = by_grid[grid] + found if grid in by_grid else found

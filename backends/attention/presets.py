@@ -50,6 +50,8 @@ PRESETS = {
         Preset("lossless", torch.float32),
         Preset("exact", torch.int8, halves=14),
         Preset("balanced", torch.int8, groups=5, halves=2),
+        # 13.8 bits for each pixel and channel are 19.8 MB for Stable Diffusion 1.5 at 512 x 512.
+        Preset("small", torch.float16, groups=6, bits=13.8),
     )
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from backends.attention import coded
 from backends.attention.presets import Preset
 from backends.attention.stored import StoredQueries, join_steps, pack_step
 from backends.contract import BackendError
@@ -195,6 +196,10 @@ class QueryBundle:
         """The same queries on another device or in a floating dtype; shares memory where nothing changes."""
         return QueryBundle(tuple(layer.to(device, dtype) for layer in self.layers))
 
+    def blocks(self) -> list[StoredQueries]:
+        """Every layer in the stored form that passes read; computed layers are copied into it in their own dtype."""
+        return [y.stored(Preset("as-is", y.queries.dtype)) if isinstance(y, LayerQueries) else y for y in self.layers]
+
     def stored(self, preset: Preset) -> QueryBundle:
         """Every computed layer as ``preset`` keeps it; layers that are stored already stay as they are."""
         return QueryBundle(tuple(y.stored(preset) if isinstance(y, LayerQueries) else y for y in self.layers))
@@ -247,6 +252,15 @@ class QueryBundle:
         return cls(tuple(_layer_from(tensors, entry) for entry in entries))
 
 
+def kept(bundle: QueryBundle, preset: Preset) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and layout of a bundle as ``preset`` stores it; layers that are stored already keep their steps."""
+    stored = bundle.stored(preset)
+    if preset.bits is None:
+        return stored.to_tensors(), stored.layout()
+    tensors, entries = coded.encode(stored.blocks(), preset.bits)
+    return {PREFIX + name: data for name, data in tensors.items()}, {LAYOUT_KEY: entries}
+
+
 def _layer_from(tensors: Mapping[str, torch.Tensor], entry: Mapping[str, Any]) -> Layer:
     """One layer of a capture in the form its entry names."""
     key = PREFIX + str(entry["name"])
@@ -264,6 +278,8 @@ def _layer_from(tensors: Mapping[str, torch.Tensor], entry: Mapping[str, Any]) -
     if form == "blocks":
         counts = tuple(int(count) for count in entry["counts"])
         return StoredQueries(**common, blocks=tensor, scales=tensors.get(key + ".scales"), counts=counts)
+    if form == "coded":
+        return coded.decode(tensor, entry)
     if form != "plain":
         raise BackendError(f"The capture keeps its queries in form {form!r}, which this version cannot read.")
     return LayerQueries(**common, queries=tensor)

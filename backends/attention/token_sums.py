@@ -1,110 +1,135 @@
-"""Inner loop of Eq. 5 for one layer: softmax over the tokens, summed over steps and heads.
+"""Softmax over the tokens, summed over steps and heads (inner sums of Eq. 5), for all layers of an image in one pass.
 
-Everything is streamed over the steps and, where the softmax has many tokens, over sets, so that the largest temporary
-has a fixed bound.  Half-precision queries are converted step by step and never kept.
+Sets of two tokens take the sigmoid of one logit difference and go through :mod:`backends.attention.passes`; larger sets are
+streamed in tiles here.  The largest temporary has a fixed bound: it grows neither with the steps nor with the classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from backends.attention.queries import Layer
+from backends.attention.passes import passes_over
+from backends.attention.passes_torch import TorchPasses
+from backends.attention.stored import BLOCK, StoredQueries
 
-#: Most elements of a temporary (heads x pixels x tokens): 64 MiB in float32.
-_MOST = 1 << 24
-
-
-class _SigmoidSums(torch.autograd.Function):
-    """sum over steps and heads of sigmoid(k Q^T), with the analytic gradient.
-
-    Autograd would keep each converted step of the queries alive; this keeps only the sigmoids (d_head times smaller).
-    """
-
-    @staticmethod
-    def forward(layer: Layer, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """keys (heads, S, d) -> sums (S, P) and the sigmoids, for the backward."""
-        sigmoids = torch.stack([torch.sigmoid(_logits(step, keys)) for step in layer.plain_steps(keys.dtype)])
-        weights = torch.tensor(layer.weights(), device=keys.device, dtype=keys.dtype)
-        return torch.einsum("thsp,t->sp", sigmoids, weights), sigmoids
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.layer = inputs[0]
-        ctx.save_for_backward(output[1])
-        ctx.mark_non_differentiable(output[1])
-
-    @staticmethod
-    def backward(ctx, grad: torch.Tensor, _: torch.Tensor) -> tuple[None, torch.Tensor]:  # type: ignore[no-untyped-def]
-        (sigmoids,) = ctx.saved_tensors
-        layer: Layer = ctx.layer
-        total = grad.new_zeros(layer.heads, grad.shape[0], layer.head_size)
-        for step, s, weight in zip(layer.plain_steps(grad.dtype), sigmoids, layer.weights(), strict=True):
-            total += weight * torch.matmul(grad * s * (1 - s), step)
-        return None, total
+#: Token sets of two that share one pass: their sums are 4 MB for a grid of 64 x 64.
+_PAIRS = 256
+#: Most numbers of a temporary (pixels x heads x tokens) of larger sets: 16 MiB in float32.
+_MOST = 1 << 22
 
 
-def softmax_sums(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """Attention sums of one layer.
+def softmax_sums(
+    layers: Sequence[StoredQueries], keys: Sequence[torch.Tensor], mix: torch.Tensor
+) -> list[torch.Tensor]:
+    """Attention sums of all layers.
 
     Args:
-        layer: its queries, computed or stored.
-        keys: (heads, d, S, n) scaled keys of S token sets with n tokens each.
+        layers: queries.
+        keys: of each layer (heads, d_head, S, n), scaled, of S token sets with n tokens each.
         mix: (S, n, K): K output maps a set as weighted sums of its n token maps.
 
     Returns:
-        (S, K, P): sum over heads and kept steps, these weighed by what they stand for, in the dtype of ``keys``.
+        Of each layer (S, K, pixels): sum over heads and kept steps, these weighed by what they stand for.
     """
-    heads, _, sets, n = keys.shape
-    width = max(1, _MOST // max(1, heads * layer.pixels * n))
-    keys = keys.permute(0, 2, 3, 1)
-    one = _two_tokens if n == 2 else _many_tokens
-    parts = [one(layer, keys[:, a : a + width], mix[a : a + width]) for a in range(0, sets, width)]
+    if mix.shape[1] == 2:
+        return _pairs(layers, keys, mix)
+    return [_many_tokens(layer, k.permute(0, 2, 3, 1), mix) for layer, k in zip(layers, keys, strict=True)]
+
+
+def linear_sums(layers: Sequence[StoredQueries], keys: Sequence[torch.Tensor], mix: torch.Tensor) -> list[torch.Tensor]:
+    """As :func:`softmax_sums` without the softmax: sums of logits.  Steps fold before the one product."""
+    found = []
+    for layer, k in zip(layers, keys, strict=True):
+        folded = torch.zeros(layer.blocks.shape[1:], device=k.device, dtype=k.dtype)
+        for step, weight in enumerate(layer.weights()):
+            numbers = layer.blocks[step].to(k.dtype)
+            if layer.scales is not None:
+                numbers *= layer.scales[step, :, :, None].to(k.dtype)
+            folded.add_(numbers, alpha=weight)
+        mixed = torch.einsum("hdsn,snk->hdsk", k, mix).flatten(2)
+        sums = torch.einsum("bhdp,hdm->mbp", folded, mixed).flatten(1)[:, : layer.pixels]
+        found.append(sums.view(mix.shape[0], mix.shape[2], -1))
+    return found
+
+
+class _PairSums(torch.autograd.Function):
+    """Sums of sigmoids of one set's logits, with the analytic gradient; the logits are kept, never converted queries."""
+
+    @staticmethod
+    def forward(layers: Sequence[StoredQueries], *keys: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """keys (heads, d_head) of each layer -> sums (pixels) of each layer, then the logits for the backward."""
+        passes = passes_over(layers, "torch" if keys[0].dtype == torch.float64 else "auto")
+        logits = passes.project(keys)
+        sums = [s.flatten()[: y.pixels] for s, y in zip(passes.squash(logits), layers, strict=True)]
+        return *sums, *logits
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.layers = inputs[0]
+        logits = output[len(inputs) - 1 :]
+        ctx.save_for_backward(*logits)
+        ctx.mark_non_differentiable(*logits)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        layers, logits = ctx.layers, ctx.saved_tensors
+        padded = []
+        for layer, gradient in zip(layers, gradients, strict=False):
+            full = gradient.new_zeros(layer.blocks.shape[1] * BLOCK)
+            full[: layer.pixels] = gradient
+            padded.append(full.view(-1, BLOCK))
+        passes = passes_over(layers, "torch" if padded[0].dtype == torch.float64 else "auto")
+        return None, *passes.pull(logits, padded)
+
+
+def _pairs(layers: Sequence[StoredQueries], keys: Sequence[torch.Tensor], mix: torch.Tensor) -> list[torch.Tensor]:
+    """softmax over {0, 1} is the sigmoid of the logit difference: maps (1 - s, s), mixed."""
+    deltas = [k[..., 1] - k[..., 0] for k in keys]
+    sets = mix.shape[0]
+    if torch.is_grad_enabled() and deltas[0].requires_grad:
+        alone = [_PairSums.apply(layers, *(d[:, :, s] for d in deltas))[: len(layers)] for s in range(sets)]
+        sums = [torch.stack([one[k] for one in alone]) for k in range(len(layers))]
+    else:
+        passes = passes_over(layers, "torch" if deltas[0].dtype == torch.float64 else "auto")
+        parts = [passes.class_sums([d[:, :, a : a + _PAIRS].detach() for d in deltas]) for a in range(0, sets, _PAIRS)]
+        sums = [torch.cat([part[k] for part in parts]).flatten(1)[:, : layer.pixels] for k, layer in enumerate(layers)]
+    first, second = mix[:, 0, :, None], mix[:, 1, :, None]
+    return [
+        first * (layer.steps * layer.heads) + (second - first) * s[:, None]
+        for layer, s in zip(layers, sums, strict=True)
+    ]
+
+
+def _many_tokens(layer: StoredQueries, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    """keys (heads, S, n, d_head) -> (S, K, pixels)."""
+    heads, sets, n, size = keys.shape
+    width = max(1, _MOST // (heads * BLOCK * n))
+    parts = [_some_sets(layer, keys[:, a : a + width], mix[a : a + width]) for a in range(0, sets, width)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def linear_sums(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """As :func:`softmax_sums` without the softmax: sums of logits.  Steps fold before the one product."""
-    folded = torch.zeros(layer.heads, layer.pixels, layer.head_size, device=keys.device, dtype=keys.dtype)
-    for step, weight in zip(layer.plain_steps(keys.dtype), layer.weights(), strict=True):
-        folded += weight * step
-    return torch.einsum("hpd,hdsn,snk->skp", folded, keys, mix)
-
-
-def _logits(step: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """(heads, P, d) queries and (heads, m, d) keys -> (heads, m, P).
-
-    Pixels come last: a softmax over a handful of tokens is vectorised along them, eight times faster than the other way round.
-    """
-    return torch.matmul(keys, step.transpose(1, 2))
-
-
-def _two_tokens(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """softmax over {0, 1} is the sigmoid of the logit difference: maps (1 - s, s), mixed.  keys (heads, S, 2, d)."""
-    delta = (keys[:, :, 1] - keys[:, :, 0]).contiguous()
-    if torch.is_grad_enabled() and delta.requires_grad:
-        sums = _SigmoidSums.apply(layer, delta)[0]
-    else:
-        sums = delta.new_zeros(delta.shape[1], layer.pixels)
-        for step, weight in zip(layer.plain_steps(delta.dtype), layer.weights(), strict=True):
-            sums += weight * torch.sigmoid(_logits(step, delta)).sum(0)
-    first, second = mix[:, 0, :, None], mix[:, 1, :, None]
-    return first * (layer.steps * layer.heads) + (second - first) * sums[:, None, :]
-
-
-def _many_tokens(layer: Layer, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """As :func:`softmax_sums`, keys (heads, S, n, d)."""
-    heads, sets, n, _ = keys.shape
-    flat = keys.flatten(1, 2)
+def _some_sets(layer: StoredQueries, keys: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    heads, sets, n, size = keys.shape
+    blocks = layer.blocks.shape[1]
+    tiles = TorchPasses([layer], most=max(1, _MOST // max(1, sets * n)) * size)
+    weights = torch.tensor(layer.weights(), device=keys.device, dtype=keys.dtype)
     mixing = mix.transpose(1, 2)
 
-    def one(step: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        attention = _logits(step, flat).view(heads, sets, n, -1).softmax(2).sum(0)
-        return torch.matmul(mixing, attention)
+    def one(tile: torch.Tensor, scaled: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        logits = torch.matmul(scaled, tile).to(keys.dtype)
+        attention = logits.view(len(tile), heads, sets, n, BLOCK).softmax(3).sum(1)
+        return torch.matmul(mixing, attention) * weight
 
-    # With gradients, a step's softmax is computed again in the backward instead of being kept for all steps.
-    again = torch.is_grad_enabled() and keys.requires_grad and layer.steps > 1
-    total = torch.zeros(sets, mix.shape[2], layer.pixels, device=keys.device, dtype=keys.dtype)
-    for step, weight in zip(layer.plain_steps(keys.dtype), layer.weights(), strict=True):
-        total = total + weight * (checkpoint(one, step, flat, use_reentrant=False) if again else one(step, flat))
-    return total
+    # With gradients, a tile's softmax is computed again in the backward instead of being kept for all steps.
+    again = torch.is_grad_enabled() and keys.requires_grad
+    total = torch.zeros(blocks, sets, mix.shape[2], BLOCK, device=keys.device, dtype=keys.dtype)
+    for first, last, tile, scaled in tiles.tiles(layer, keys.flatten(1, 2), keys.dtype):
+        item = torch.arange(first, last, device=keys.device)
+        weight = weights[item // blocks, None, None, None]
+        found = checkpoint(one, tile, scaled, weight, use_reentrant=False) if again else one(tile, scaled, weight)
+        total = total.index_add(0, item % blocks, found)
+    return total.permute(1, 2, 0, 3).flatten(2)[:, :, : layer.pixels]

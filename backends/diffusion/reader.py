@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from backends.attention.presets import preset_named
+from backends.attention.queries import kept
 from backends.contract import BackendError, Capture, CaptureInfo, Generated, Needs, Progress, ReadRequest
 from backends.diffusion import sizes
 from backends.diffusion.calibration import ReadDefaults
@@ -260,9 +261,9 @@ class StableDiffusionReader:
         tensors: dict[str, torch.Tensor] = {}
         layout: dict[str, Any] = {}
         if needs.queries:
-            bundle = recorder.bundle(image)
-            tensors.update(bundle.to_tensors())
-            layout.update(bundle.layout())
+            found, described = kept(recorder.bundle(image), preset_named(needs.preset))
+            tensors.update(found)
+            layout.update(described)
         if needs.self_attention:
             received = recorder.received(image)
             tensors.update(received.to_tensors())

@@ -74,7 +74,12 @@ def test_a_class_is_the_mean_over_sets_and_columns(make_bundle, projections, emb
 def test_two_tokens_take_the_sigmoid_and_equal_the_softmax(make_bundle, projections, embeddings, monkeypatch) -> None:
     bundle, x = make_bundle(), embeddings(2)
     fast = heat_maps(bundle, projections, x)
-    monkeypatch.setattr(token_sums, "_two_tokens", token_sums._many_tokens)
+
+    def softmax(layers, keys, mix):
+        pairs = zip(layers, keys, strict=True)
+        return [token_sums._many_tokens(layer, k.permute(0, 2, 3, 1), mix) for layer, k in pairs]
+
+    monkeypatch.setattr(token_sums, "_pairs", softmax)
     torch.testing.assert_close(fast, heat_maps(bundle, projections, x), rtol=0, atol=1e-6)
 
 
@@ -121,6 +126,7 @@ def test_blocks_of_sets_change_nothing(make_bundle, projections, embeddings, mon
     queries = [(TokenSet(embeddings(n, n * 7 + i), (1,)),) for i in range(4) for n in (2, 3)]
     whole = class_maps(bundle, projections, queries)
     monkeypatch.setattr(token_sums, "_MOST", 1)
+    monkeypatch.setattr(token_sums, "_PAIRS", 1)
     torch.testing.assert_close(class_maps(bundle, projections, queries), whole, rtol=0, atol=1e-6)
 
 

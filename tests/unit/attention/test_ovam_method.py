@@ -60,3 +60,24 @@ def test_a_capture_without_self_attention_is_named(attributor, capture, embeddin
         Ovam(self_attention=True).maps(attributor, bare, query)
     assert OVAM.maps(attributor, bare, query).shape == (1, 8, 12)
     assert OVAM_SELF_ATTENTION.maps(attributor, bare, []).shape == (0, 8, 12)
+
+
+def test_linear_is_the_sigmoid_of_the_mean_logit(make_bundle, projections, embeddings) -> None:
+    from backends.attention.heatmaps import heat_maps
+    from backends.methods.linear import OVAM_LINEAR
+
+    class Source:
+        def logits(self, capture, queries):
+            x = queries[0][0].embeddings
+            return heat_maps(make_bundle(), projections, (x[1] - x[0])[None], activation="linear")
+
+    x = embeddings(2)
+    found = OVAM_LINEAR.maps(Source(), None, [(TokenSet(x, (1,)),)])  # type: ignore[arg-type]
+    layers, total = make_bundle().layers, 0
+    for y in layers:
+        keys = projections[y.name].keys(x[1] - x[0])
+        mean = torch.einsum("thpd,hd->p", y.queries, keys).view(1, 1, y.height, y.width) / (y.steps * y.heads)
+        total = total + torch.nn.functional.interpolate(mean, (8, 12), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(found, torch.sigmoid(total / len(layers)), rtol=0, atol=1e-5)
+    with pytest.raises(BackendError, match="offers? no logits|does not offer"):
+        OVAM_LINEAR.maps(object(), None, [(TokenSet(x, (1,)),)])  # type: ignore[arg-type]

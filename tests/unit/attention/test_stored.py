@@ -81,7 +81,7 @@ def test_rounding_of_neighbouring_steps_cancels_in_a_map(projections, embeddings
     assert float((carried - exact).abs().max()) < 0.5 * float((rounded - exact).abs().max())
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ["lossless", "exact", "balanced"])
 def test_round_trip_through_safetensors_and_json(make_bundle, name) -> None:
     stored = make_bundle(height=6, width=10, steps=7).stored(PRESETS[name])
     tensors = load(save(stored.to_tensors()))

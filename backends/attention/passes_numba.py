@@ -1,0 +1,134 @@
+"""Passes over stored queries by compiled kernels; see :class:`backends.attention.passes.Passes`.
+
+A pass is cut into as many ranges as threads are worth starting: one where a pass takes less than a thread's start, else
+torch's own number of threads.  Each range sums into its own memory, so no two threads write to one place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from backends.attention import kernels_numba as kernels
+from backends.attention.stored import BLOCK, StoredQueries
+
+#: Bytes below which a pass stays in the calling thread (0.1 ms of work).
+_ALONE = 2 << 20
+#: What kernels take the bits of a half-precision number for.
+_BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """One pool for the process; a forked child makes its own."""
+    key = (os.getpid(), threads)
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="ovam-pass")
+    return _pools[key]
+
+
+class _Layer:
+    """A layer as flat arrays that share the stored memory."""
+
+    def __init__(self, layer: StoredQueries) -> None:
+        blocks = layer.blocks.contiguous().reshape(-1)
+        bits = blocks.view(_BITS[blocks.dtype]) if blocks.dtype in _BITS else blocks
+        self.queries = bits.numpy()
+        self.steps, self.count = layer.steps, layer.blocks.shape[1]
+        self.heads, self.channels = layer.heads, layer.head_size
+        self.items = self.steps * self.count
+        self.shape = (self.count, self.heads, self.channels)
+        self.weights = np.array(layer.weights(), np.float32)
+        size = (self.steps, self.heads, self.channels)
+        self.scales = np.ones(size, np.float32) if layer.scales is None else layer.scales.contiguous().numpy()
+
+    def keys(self, keys: torch.Tensor) -> np.ndarray:
+        """(heads, d_head) keys with each step's scales, flat."""
+        return np.asarray(self.scales * keys.detach().numpy()[None], np.float32).reshape(-1)
+
+    def tiled(self, keys: torch.Tensor) -> tuple[np.ndarray, int]:
+        """(heads, d_head, S) keys as (steps, heads, tiles, d_head, TILE), flat, padded with zeros, and the tiles."""
+        classes = keys.shape[2]
+        tiles = -(-classes // kernels.TILE)
+        padded = np.zeros((self.heads, self.channels, tiles * kernels.TILE), np.float32)
+        padded[:, :, :classes] = keys.detach().numpy()
+        parts = padded.reshape(self.heads, self.channels, tiles, kernels.TILE).transpose(0, 2, 1, 3)
+        scaled = parts[None] * self.scales[:, :, None, :, None]
+        return np.ascontiguousarray(scaled, np.float32).reshape(-1), tiles
+
+
+class NumbaPasses:
+    """For int8, float16, bfloat16 and float32 queries in the host's memory."""
+
+    def __init__(self, layers: Sequence[StoredQueries]) -> None:
+        self._layers = [_Layer(layer) for layer in layers]
+        large = sum(y.queries.nbytes for y in self._layers) >= _ALONE
+        self._threads = max(1, torch.get_num_threads()) if large else 1
+
+    def project(self, keys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        scaled = [y.keys(k) for y, k in zip(self._layers, keys, strict=True)]
+        out = [np.empty((y.items, y.heads, BLOCK), np.float32) for y in self._layers]
+
+        def work(part: int) -> None:
+            for y, k, z in zip(self._layers, scaled, out, strict=True):
+                kernels.project(y.queries, y.shape, k, z, *self._range(y, part))
+
+        self._run(work)
+        return [torch.from_numpy(z) for z in out]
+
+    def squash(
+        self, logits: Sequence[torch.Tensor], direction: Sequence[torch.Tensor] | None = None, length: float = 0.0
+    ) -> list[torch.Tensor]:
+        z = [x.numpy() for x in logits]
+        d = z if direction is None else [x.numpy() for x in direction]
+        sums = [np.zeros((self._threads, y.count, BLOCK), np.float32) for y in self._layers]
+        far = np.float32(length if direction is not None else 0.0)
+
+        def work(part: int) -> None:
+            for k, y in enumerate(self._layers):
+                kernels.squash(z[k], d[k], far, y.shape, y.weights, sums[k][part], *self._range(y, part))
+
+        self._run(work)
+        return [torch.from_numpy(s.sum(0)) for s in sums]
+
+    def pull(self, logits: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        z, g = [x.numpy() for x in logits], [np.ascontiguousarray(x.numpy(), np.float32) for x in gradients]
+        out = [np.zeros((self._threads, y.heads, y.channels), np.float32) for y in self._layers]
+
+        def work(part: int) -> None:
+            for k, y in enumerate(self._layers):
+                kernels.pull(y.queries, y.shape, y.scales, z[k], g[k], y.weights, out[k][part], *self._range(y, part))
+
+        self._run(work)
+        return [torch.from_numpy(o.sum(0)) for o in out]
+
+    def class_sums(self, keys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        tiled = [y.tiled(k) for y, k in zip(self._layers, keys, strict=True)]
+        sums = [
+            np.zeros((self._threads, tiles * kernels.TILE, y.count, BLOCK), np.float32)
+            for y, (_, tiles) in zip(self._layers, tiled, strict=True)
+        ]
+
+        def work(part: int) -> None:
+            for k, y in enumerate(self._layers):
+                keys_, tiles = tiled[k]
+                kernels.class_sums(y.queries, y.shape, keys_, tiles, y.weights, sums[k][part], *self._range(y, part))
+
+        self._run(work)
+        return [torch.from_numpy(s.sum(0)[: k.shape[2]]) for s, k in zip(sums, keys, strict=True)]
+
+    def _range(self, layer: _Layer, part: int) -> tuple[int, int]:
+        return layer.items * part // self._threads, layer.items * (part + 1) // self._threads
+
+    def _run(self, work: Callable[[int], None]) -> None:
+        if self._threads == 1:
+            work(0)
+            return
+        others = [_pool(self._threads).submit(work, part) for part in range(1, self._threads)]
+        work(0)
+        for other in others:
+            other.result()
