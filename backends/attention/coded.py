@@ -23,7 +23,9 @@ from backends.contract import BackendError
 #: Largest side of the squares of pixels that are transformed together.
 _SQUARE = 8
 #: Bounds of the factor, in root mean squares: below the finest, 8 bits a number would be as good.
-_FINEST, _COARSEST, _HALVINGS = 0.02, 8.0, 7
+_FINEST, _COARSEST, _HALVINGS = 0.02, 8.0, 8
+#: Images over so many bytes are tried on every so-manieth square.
+_SMALL, _PART = 1 << 20, 8
 _LEVEL = 6
 
 
@@ -38,21 +40,26 @@ def encode(layers: Sequence[StoredQueries], bits: float) -> tuple[dict[str, torc
     sizes = [max(float(b.square().mean().sqrt()), 1e-20) for b in bands]
     allowed = bits / 8 * sum(y.pixels * y.heads * y.head_size for y in layers)
 
-    def coded(factor: float) -> list[bytes]:
-        return [_pack(b, factor * size) for b, size in zip(bands, sizes, strict=True)]
+    def coded(factor: float, part: int = 1) -> list[bytes]:
+        return [_pack(b[..., ::part], factor * size) for b, size in zip(bands, sizes, strict=True)]
 
+    # Sought on a part of the squares, then taken up until the whole fits.
+    part = _PART if allowed > _SMALL else 1
     low, high = math.log(_FINEST), math.log(_COARSEST)
-    best = coded(_FINEST)
-    factor = _FINEST
-    if sum(map(len, best)) > allowed:
-        best, factor = coded(_COARSEST), _COARSEST
+    if sum(map(len, coded(_FINEST, part))) * part > allowed:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            trial = coded(math.exp(middle))
-            if sum(map(len, trial)) <= allowed:
-                best, factor, high = trial, math.exp(middle), middle
+            if sum(map(len, coded(math.exp(middle), part))) * part <= allowed:
+                high = middle
             else:
                 low = middle
+        factor = math.exp(high)
+    else:
+        factor = _FINEST
+    best = coded(factor)
+    while sum(map(len, best)) > allowed and factor < 1e3:
+        factor *= 1.04
+        best = coded(factor)
     tensors, entries = {}, []
     for layer, size, data in zip(layers, sizes, best, strict=True):
         tensors[layer.name] = torch.frombuffer(bytearray(data), dtype=torch.uint8)

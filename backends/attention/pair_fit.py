@@ -23,6 +23,8 @@ from backends.attention.passes import Kernel, passes_over
 _HISTORY = 20
 #: Steps of the first stage: every so-manieth, where at least this many remain.
 _STRIDE = 6
+#: Evaluations of the gradient in the first stage at most.
+_COARSE_MOST = 30
 #: An iteration that lowers the loss by less than this part ends a stage.
 _COARSE_GAIN, _FINE_GAIN = 5e-3, 2e-5
 #: The first stage ends this far below the loss that is asked for.
@@ -166,7 +168,8 @@ def fit_pair(
             ridge,
             memory,
             path,
-            most=most if fine else 30,
+            # A deadline in the first stage still lets its result be measured once on all steps.
+            most=_COARSE_MOST if not fine else 1 if path.reason == "deadline" else most,
             gain=_FINE_GAIN if fine else _COARSE_GAIN,
             # A part of the steps has nearly the same loss: a little below what is wanted is enough of it.
             stop_at=stop_at if fine else stop_at * _COARSE_MARGIN,
@@ -174,8 +177,6 @@ def fit_pair(
             over=over,
             fine=fine,
         )
-        if path.reason == "deadline":
-            break
     path.delta = delta
     return path
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from backends.attention import passes, passes_numba
-from backends.attention.fit_loss import FitExample
+from backends.attention.fit_loss import FitExample, prepare_examples
 from backends.attention.heatmaps import heat_maps
 from backends.attention.map_loss import MapLoss
 from backends.attention.passes import passes_over
 from backends.attention.passes_torch import TorchPasses
 from backends.attention.presets import PRESETS, Preset
-from backends.attention.queries import QueryBundle
+from backends.attention.queries import QueryBundle, kept
 from backends.attention.token_optimization import choose_ridge, learn_token
 from backends.contract import BackendError, TokenRecipe
 
@@ -124,8 +124,6 @@ def test_the_loss_is_the_autograd_one(make_bundle, projections, embeddings) -> N
 
 
 def test_the_gradient_of_the_loss(make_bundle, projections, embeddings) -> None:
-    from backends.attention.fit_loss import prepare_examples
-
     example = problem(make_bundle, projections, embeddings, steps=2)
     for target in (example.target, example.target * 0.6 + 0.2):
         (prepared,) = prepare_examples([replace(example, target=target)], tokens=2, at="target", balance=True)
@@ -171,8 +169,6 @@ def test_deadline_cancel_and_preview(make_bundle, projections, embeddings) -> No
 
 
 def test_small_decodes_to_what_it_was(make_bundle, projections, embeddings) -> None:
-    from backends.attention.queries import kept
-
     bundle = make_bundle(height=16, width=24, steps=12)
     tensors, layout = kept(bundle, PRESETS["small"])
     back = QueryBundle.from_tensors(tensors, layout)
