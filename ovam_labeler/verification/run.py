@@ -14,6 +14,7 @@ import torch
 from backends.attention.binarize import relative_map
 from backends.attention.presets import PRESETS, preset_named
 from backends.attention.queries import LayerQueries, QueryBundle
+from backends.attention.queries import kept as stored_as
 from backends.contract import (
     Attributor,
     Backend,
@@ -182,10 +183,8 @@ class Verification:
         size = (picture.pixels.shape[0], picture.pixels.shape[1])
         into["presets"] = {}
         for name in PRESETS:
-            stored = bundle.stored(preset_named(name))
-            kept = Capture(
-                replace(lossless.info, layout={**lossless.info.layout, **stored.layout()}), stored.to_tensors()
-            )
+            tensors, layout = stored_as(bundle, preset_named(name))
+            kept = Capture(replace(lossless.info, layout={**lossless.info.layout, **layout}), tensors)
             maps = attributor.maps(kept, queries)
             own = QueryBundle.from_tensors(kept.tensors, kept.info.layout)
             plain = torch.stack([plain_map(own, projections, query).cpu() for query in queries[:4]])
