@@ -68,6 +68,7 @@ class PostgresServer:
         self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://{USER}@127.0.0.1:{self._port}/postgres"
 
     def start(self, *, fresh: bool = True) -> None:
@@ -106,14 +107,19 @@ class PostgresServer:
                 stderr=log,
                 cwd="/",
             )
+        # A session that is killed cannot stop its server: whoever holds this pipe's other end is gone then.
+        script = 'read -r _; kill -INT "$(head -n 1 "$0")" 2>/dev/null'
+        self._watch = subprocess.Popen(["sh", "-c", script, str(data / "postmaster.pid")], stdin=subprocess.PIPE)
         self._wait()
 
     def stop(self) -> None:
         """Fast shutdown of the server's own process; children of it end with it."""
         pid = int((self._folder / "data" / "postmaster.pid").read_text().splitlines()[0])
         os.kill(pid, 2)
-        assert self._process is not None
+        assert self._process is not None and self._watch is not None and self._watch.stdin is not None
         self._process.wait(60)
+        self._watch.stdin.close()
+        self._watch.wait(10)
 
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:

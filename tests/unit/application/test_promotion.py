@@ -35,8 +35,13 @@ def test_two_corrections_cannot_outvote_each_other() -> None:
 def test_the_one_that_agrees_with_no_other_is_set_aside() -> None:
     assert contradicting(groups(1, 2)) == [0]
     assert contradicting(groups(3, 1)) == [3]
-    assert sorted(contradicting(groups(1, 4, 1))) == [0, 5]
+    assert sorted(contradicting(groups(1, 5, 1))) == [0, 6]
     assert contradicting(groups(4)) == []
+
+
+def test_where_the_others_do_not_agree_nothing_is_known_of_the_odd_one() -> None:
+    assert contradicting(groups(1, 2, within=0.35, across=0.0)) == []
+    assert contradicting(groups(1, 3, within=0.45, across=0.0)) == [0]
 
 
 def test_no_majority_no_verdict() -> None:
