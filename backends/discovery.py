@@ -30,6 +30,7 @@ BUILT_INS: Mapping[str, Mapping[str, str]] = {
     METHODS_GROUP: {
         "ovam": "backends.methods.ovam:OVAM",
         "ovam-self-attention": "backends.methods.ovam:OVAM_SELF_ATTENTION",
+        "ovam-linear": "backends.methods.linear:OVAM_LINEAR",
     },
     REFINERS_GROUP: {
         "dense-crf": "backends.refiners.dense_crf:DenseCRF",
