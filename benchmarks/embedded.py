@@ -82,9 +82,11 @@ def heldout(backend: Backend, split: Any, ridge: float) -> dict[str, Any]:
     cut = attributor.calibration.token_threshold
     for concept in scenes.concepts:
 
-        def read(scene: Any) -> QueryBundle:
+        def read(scene: Any) -> dict[str, QueryBundle]:
+            """The picture's queries in each preset that is compared; the computed ones are let go."""
             capture = reader.capture(scene.image, needs)
-            return _computed(QueryBundle.from_tensors(capture.tensors, capture.info.layout))
+            plain = _computed(QueryBundle.from_tensors(capture.tensors, capture.info.layout))
+            return {name: plain.stored(PRESETS[name]) for name in ("exact", "balanced")}
 
         (lesson,) = scenes.of(concept.name, "correction")
         learned = read(lesson)
@@ -92,16 +94,16 @@ def heldout(backend: Backend, split: Any, ridge: float) -> dict[str, Any]:
         start = initial_embedding(attributor.background(), attributor.noun("thing"))
         for name, (preset, recipe) in recipes.items():
             truth = lesson.truth.astype(np.float32)
-            example = FitExample(learned.stored(PRESETS[preset]), truth, np.ones_like(truth))
+            example = FitExample(learned[preset], truth, np.ones_like(truth))
             fit = learn_token([example], attributor.projections, start, recipe, loss_at="map")
             query = [(TokenSet(torch.from_numpy(fit.embedding), (1,)),)]
-            for wanted, bundle in tests:
+            for wanted, images in tests:
                 with torch.no_grad():
-                    soft = class_maps(bundle.stored(PRESETS[preset]), attributor.projections, query)[0].numpy()
+                    soft = class_maps(images[preset], attributor.projections, query)[0].numpy()
                 scores[name].append(iou(_mask(soft, wanted.shape, cut), wanted))
                 if name == "exact":
                     delta = torch.from_numpy(fit.embedding[1:] - fit.embedding[:1])
-                    flat = heat_maps(bundle.stored(PRESETS[preset]), attributor.projections, delta, activation="linear")
+                    flat = heat_maps(images[preset], attributor.projections, delta, activation="linear")
                     scores["linear"].append(iou(_mask(flat[0].sigmoid().numpy(), wanted.shape, cut), wanted))
     return {
         "heldout_iou": {name: fmean(scores[name]) for name in recipes},
