@@ -10,6 +10,7 @@ import io
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.errors import FetchError
 from ovam_labeler.settings import Settings
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
+from ovam_labeler.tools.label_studio.connect import Wish, connect
+from ovam_labeler.tools.label_studio.connections import Connections
 from ovam_labeler.tools.label_studio.credentials import TokenRefusedError
 from ovam_labeler.tools.label_studio.doctor_checks import run_checks
 from ovam_labeler.tools.label_studio.rle import encode_mask
@@ -332,3 +335,82 @@ def test_label_studios_own_library_accepts_our_predictions(stage: Stage, tmp_pat
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     assert answer["errors"] == []
     assert [np.array(d, dtype=bool).reshape(17, 23).tolist() for d in answer["decoded"]] == [m.tolist() for m in masks]
+
+
+def drawn(label_name: str, name: str = "drawn") -> dict[str, Any]:
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[5:30, 10:40] = True
+    value = {"format": "rle", "rle": encode_mask(mask), "brushlabels": [label_name]}
+    size = {"original_width": 60, "original_height": 40, "image_rotation": 0}
+    kind = {"type": "brushlabels", "from_name": "tag", "to_name": "image", "origin": "manual"}
+    return {"id": name, "value": value} | kind | size
+
+
+def test_connect_wires_a_project_and_events_that_were_lost_are_found(stage: Stage) -> None:
+    project, task = small_project(stage, "connected")
+    wish = Wish(
+        stage.studio.url, stage.studio.token, project, stage.server.url, "team-c", {"push": 5}, uncertainty=True
+    )
+    for _ in range(2):  # done again, it mends
+        assert len(connect(stage.settings, wish)) >= 3
+    (backend,) = stage.client.backends(project)
+    assert backend["state"] == "CO" and backend["title"] == backend["model_version"]
+    found = stage.client.project(project)
+    assert found["sampling"] == "Uncertainty sampling" and found["model_version"] == backend["title"]
+    assert len([h for h in stage.client.webhooks(project) if h["project"] == project]) == 1
+    scope = Scope("team-c", str(project))
+    store = open_store(stage.settings.resolved_database_url(), migrate=False)
+    try:
+        assert store.get_project_options(scope) == {"push": 5}
+        kept = stage.client.submit_annotation(task, [drawn("disc")])
+        gone = stage.client.submit_annotation(task, [drawn("bar")])
+        assert {c.labels for c in store.list_corrections(scope)} == {("disc",), ("bar",)}
+        stage.idle()
+        (hook,) = [h for h in stage.client.webhooks(project) if h["project"] == project]
+        stage.client.call("PATCH", f"/api/webhooks/{hook['id']}/", json={"is_active": False})
+        stage.client.update_annotation(int(kept["id"]), [drawn("disc"), drawn("bar", "second")])
+        stage.client.delete_annotation(int(gone["id"]))
+        lost = stage.client.submit_annotation(task, [drawn("bar")])
+        stage.client.call("PATCH", f"/api/webhooks/{hook['id']}/", json={"is_active": True})
+        secret = Connections(stage.settings).secret("team-c")
+        event = {"action": "START_TRAINING", "project": {"id": project}}
+        headers = {"X-OVAM-Secret": secret}
+        asked = requests.post(f"{stage.server.url}/c/team-c/webhook", json=event, headers=headers, timeout=60)
+        assert asked.status_code == 200
+        standing = ("pending", "learned", "failed")
+        expected = {str(kept["id"]): ("disc", "bar"), str(lost["id"]): ("bar",)}
+        wait_for(
+            lambda: {c.annotation_id: c.labels for c in store.list_corrections(scope, states=standing)} == expected,
+            "the lost events to be found",
+        )
+    finally:
+        store.close()
+    stage.idle()
+
+
+def test_a_task_asked_for_twice_at_once_is_stored_once_and_shown_both_times(stage: Stage) -> None:
+    project, task = small_project(stage, "asked twice")
+    stage.client.add_backend(project, stage.server.url)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [
+            pool.submit(stage.client.call, "GET", f"/api/tasks/{task}?project={project}", timeout=120) for _ in "ab"
+        ]
+        answers = [a.result() for a in asked]
+    assert len(stage.client.predictions(task)) == 1
+    assert [len(a["predictions"]) for a in answers] == [1, 1]
+
+
+def test_when_a_token_lands_the_next_open_tasks_are_predicted_again(stage: Stage) -> None:
+    project = int(stage.client.create_project("pushed", label_config(["disc", "bar"]))["id"])
+    files = {f"{n}.png": png(np.full((40, 60, 3), 40 * n, np.uint8)) for n in (1, 2, 3)}
+    first, *others = stage.client.import_files(project, files)
+    backend = stage.client.add_backend(project, stage.server.url)
+    assert stage.client.secure_webhooks(project, stage.server.url, SECRET) == 1
+    stage.client.submit_annotation(first, [drawn("disc")])
+    wait_for(lambda: all(stage.client.predictions(t) for t in others), "the pushed predictions")
+    version = stage.version(int(backend["id"]))
+    assert version != backend["model_version"]
+    for task in others:
+        assert [p["model_version"] for p in stage.client.predictions(task)] == [version]
+    stage.client.retrieve_predictions(project, others)
+    assert [len(stage.client.predictions(task)) for task in others] == [1, 1], "Label Studio asks for nothing it has"

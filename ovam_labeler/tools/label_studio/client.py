@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -113,9 +114,10 @@ class LabelStudioClient(Connection):
         )
         return made
 
-    def set_backend(self, backend: int, **fields: Any) -> dict[str, Any]:
-        """PATCH a backend, e.g. its ``title``."""
-        changed: dict[str, Any] = self.call("PATCH", f"/api/ml/{backend}", json=fields, timeout=60)
+    def set_backend(self, backend: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+        """PATCH a backend of :meth:`backends`, e.g. its ``title``; without ``url`` and ``project`` Label Studio answers 500 (measured)."""
+        body = {"url": backend["url"], "project": backend["project"], **fields}
+        changed: dict[str, Any] = self.call("PATCH", f"/api/ml/{backend['id']}", json=body, timeout=60)
         return changed
 
     def webhooks(self, project: int) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ def _backend(client: LabelStudioClient, stored: StoredConnection, wish: Wish, co
     mine = [b for b in client.backends(wish.project) if _same(b.get("url"), stored.backend_url)]
     try:
         if mine:
-            client.set_backend(int(mine[0]["id"]), **fields)
+            client.set_backend(mine[0], **fields)
             return f"The backend {stored.backend_url} was connected already; its options are as wished now."
         client.add_backend(wish.project, stored.backend_url, **fields)
     except FetchError as error:

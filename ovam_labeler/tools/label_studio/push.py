@@ -185,7 +185,7 @@ def follow_title(client: LabelStudioClient, project: str, version: str) -> bool:
     changed = False
     for backend in client.backends(int(project)):
         if str(backend.get("model_version") or "").startswith("ovam-") and backend.get("title") != version:
-            client.set_backend(int(backend["id"]), title=version)
+            client.set_backend(backend, title=version)
             changed = True
     return changed
 

@@ -237,6 +237,8 @@ class FakeStudio:
         return 200, self.backends
 
     def _change_backend(self, backend: int, body: Any, **_: Any) -> tuple[int, Any]:
+        if not {"url", "project"} <= set(body):
+            return 500, {"detail": "MLBackend.healthcheck_() missing 1 required positional argument: 'url'"}  # measured
         (found,) = [b for b in self.backends if b["id"] == backend]
         if self.project["model_version"] == found["title"] and "title" in body:
             self.project["model_version"] = body["title"]  # measured

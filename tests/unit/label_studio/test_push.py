@@ -138,7 +138,10 @@ def test_uncertainty_sampling_is_given_the_title_it_sorts_by(stage: Callable[...
     it = stage()
     it.studio.project |= {"sampling": "Uncertainty sampling", "model_version": "OVAM"}
     other = {"id": 2, "title": "other", "model_version": "other-1"}
-    it.studio.backends = [{"id": 1, "title": "OVAM", "model_version": "ovam-drawn-0"}, other]
+    it.studio.backends = [
+        {"id": 1, "url": "http://127.0.0.1:9090", "project": 2, "title": "OVAM", "model_version": "ovam-drawn-0"},
+        other,
+    ]
     it.learned()
     (done,) = it.work()
     assert it.studio.project["model_version"] == it.studio.backends[0]["title"] == done["version"]
