@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ovam_labeler.errors import OvamError
@@ -104,7 +104,8 @@ class Reconciler:
             if len(tasks) < PAGE:
                 return
             # Many tasks of one moment fill pages of their own.
-            page, since = (page + 1, since) if newest == since else (1, newest)
+            moment = _before(newest, timedelta())
+            page, since = (page + 1, since) if moment == since else (1, moment)
 
     def _task(
         self, client: LabelStudioClient, scope: Scope, project: Mapping[str, Any], task: Mapping[str, Any]
@@ -187,8 +188,10 @@ def _living(known: list[KnownAnnotation]) -> dict[str, KnownAnnotation]:
     return found
 
 
-def _before(cursor: str) -> str:
+def _before(cursor: str, by: timedelta = OVERLAP) -> str:
+    """A moment as Label Studio's filters take it: in UTC, with a fraction and a ``Z``; any other form is a 500 (measured)."""
     try:
-        return (datetime.fromisoformat(cursor) - OVERLAP).isoformat()
+        moment = datetime.fromisoformat(cursor) - by
     except ValueError:
         return ""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
