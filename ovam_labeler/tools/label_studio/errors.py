@@ -16,10 +16,7 @@ log = logging.getLogger(__name__)
 def register_errors(app: Flask) -> None:
     """Install the translator."""
 
-    @app.errorhandler(OvamError)
-    def known(error: OvamError) -> Response:
-        log.warning("%s: %s", error.code, error)
-        return _answer(error.status, error.code, str(error))
+    app.register_error_handler(Exception, answer_of)
 
     @app.errorhandler(HTTPException)
     def http(error: HTTPException) -> Response:
@@ -29,11 +26,15 @@ def register_errors(app: Flask) -> None:
             return _answer(413, "too_large", f"The request is larger than {limit} bytes, the most allowed.")
         return _answer(status, (error.name or "error").lower().replace(" ", "_"), error.description or error.name or "")
 
-    @app.errorhandler(Exception)
-    def unexpected(error: Exception) -> Response:
-        name = secrets.token_hex(4)
-        log.error("Unexpected error %s", name, exc_info=error)
-        return _answer(500, "internal", f"Something failed that should not; the server's log has it under {name}.")
+
+def answer_of(error: Exception) -> Response:
+    """An error's answer; what is none of ours is told by a name under which the log has it."""
+    if isinstance(error, OvamError):
+        log.warning("%s: %s", error.code, error)
+        return _answer(error.status, error.code, str(error))
+    name = secrets.token_hex(4)
+    log.error("Unexpected error %s", name, exc_info=error)
+    return _answer(500, "internal", f"Something failed that should not; the server's log has it under {name}.")
 
 
 def _answer(status: int, code: str, message: str) -> Response:

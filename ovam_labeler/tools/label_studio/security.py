@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-
-from flask import Request
+from typing import Any, Protocol
 
 from ovam_labeler.errors import UnauthorizedError
 
@@ -13,7 +12,23 @@ from ovam_labeler.errors import UnauthorizedError
 SECRET_HEADER = "X-OVAM-Secret"
 
 
-def check_webhook(request: Request, secret: str) -> None:
+class WebhookRequest(Protocol):
+    """What is read of a request: of flask's, of whatever version hosts it."""
+
+    @property
+    def headers(self) -> Any: ...
+
+    @property
+    def args(self) -> Any: ...
+
+    @property
+    def authorization(self) -> Any: ...
+
+    @property
+    def remote_addr(self) -> str | None: ...
+
+
+def check_webhook(request: WebhookRequest, secret: str) -> None:
     """Let a webhook through that carries its connection's secret; without a secret, only one from this machine.
 
     The secret comes as the header, as the password of basic authentication (``http://any:SECRET@host:9090`` as the

@@ -8,7 +8,7 @@ import pytest
 from colour_model import ColourModel
 
 from ovam_labeler.application import build_application
-from ovam_labeler.server import practise
+from ovam_labeler.model_state import practise
 from ovam_labeler.settings import Settings
 
 

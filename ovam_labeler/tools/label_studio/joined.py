@@ -1,0 +1,51 @@
+"""Label Studio's services joined, without a web framework: our Flask application and ``label-studio-ml`` host the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ovam_labeler.services import Application
+from ovam_labeler.tools.label_studio.corrections import TOOL
+from ovam_labeler.tools.label_studio.event_service import EventService
+from ovam_labeler.tools.label_studio.measuring import Measurer
+from ovam_labeler.tools.label_studio.predict_service import PredictService
+from ovam_labeler.tools.label_studio.push import PUSH, Pusher
+from ovam_labeler.tools.label_studio.reconcile import Reconciler
+from ovam_labeler.tools.label_studio.setup_service import SetupService
+from ovam_labeler.tools.label_studio.tool import LabelStudioTool
+
+#: Largest request body in bytes: a batch carries the old predictions of every task with their full RLE.
+MAX_REQUEST_BYTES = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStudioServices:
+    """What answers Label Studio's requests; each is thread-safe."""
+
+    tool: LabelStudioTool
+    setup: SetupService
+    predict: PredictService
+    events: EventService
+    pusher: Pusher
+    reconciler: Reconciler
+
+
+def join(application: Application) -> LabelStudioServices:
+    """The services over a joined application; before its worker is started, since they bring a kind of job.
+
+    Args:
+        application: with this tool among its decoders, else a tool of its own is made from its settings.
+    """
+    tool = application.decoders.get(TOOL)
+    if not isinstance(tool, LabelStudioTool):
+        tool = LabelStudioTool(application.settings)
+    predict = PredictService(application, tool)
+    events = EventService(application, application.jobs.notify, tool.known_image)
+    pusher = Pusher(application, tool, predict)
+    predict.hand_over = pusher.hand_over
+    application.add_handler(PUSH, pusher)
+    application.on_learned(Measurer(application, tool).learned)
+    application.on_learned(pusher.learned)
+    reconciler = Reconciler(tool.connections, events, application)
+    events.on_training = reconciler.start
+    return LabelStudioServices(tool, SetupService(application, tool, predict), predict, events, pusher, reconciler)
