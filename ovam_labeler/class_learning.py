@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -26,6 +26,9 @@ _ATTEMPTS = 20
 
 #: Who moves aliases when no human does.
 GATE = "gate"
+
+#: Figure of a version that was active when annotators came to disagree on what it was learned from: the reason.
+DISPUTED = "disputed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,22 @@ class ClassLearning:
             scope, name, aliases={ACTIVE: None}, states=states, who=GATE, why=why, expect={ACTIVE: current.number}
         )
 
+    def dispute(self, scope: Scope, name: str, corrections: Collection[int], why: str, *, nothing_left: bool) -> None:
+        """Mark the active token where it was learned from corrections that annotators disagree on now, so that it is used again
+        when they are learned from again; take it away where nothing else teaches the class."""
+        current = self._active(scope, name)
+        if current is None or not set(current.source_corrections) & set(corrections):
+            return
+        self._store.decide(
+            scope,
+            name,
+            aliases={ACTIVE: None} if nothing_left else {},
+            states=[StateChange(current.number, current.state, why, {DISPUTED: why})],
+            who=GATE,
+            why=why,
+            expect={ACTIVE: current.number},
+        )
+
     def _keep(
         self,
         scope: Scope,
@@ -173,7 +192,12 @@ class ClassLearning:
                 continue
             reason = str(version.metrics.get("reason", ""))
             current = self._active(scope, name)
-            if again and current is not None and set(current.source_corrections) - set(considered):
+            if again and version.metrics.get(DISPUTED) and version.state in ("proven", "unproven"):
+                why = "The annotators' disagreement is over; what it was learned from counts again."
+                back = [StateChange(version.number, version.state, why, {DISPUTED: None})]
+                self._store.decide(scope, name, aliases={ACTIVE: version.number}, states=back, who=GATE, why=why)
+                version = self._store.get_version(scope, name, version.number)
+            elif again and current is not None and set(current.source_corrections) - set(considered):
                 if version.state in ("proven", "unproven"):
                     why = "A later correction was withdrawn; this version was learned from those that remain."
                     self._store.promote(scope, name, version.number, who=GATE, why=why)

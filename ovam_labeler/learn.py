@@ -17,7 +17,7 @@ from ovam_labeler.direct import DirectDecoder
 from ovam_labeler.domain import Label, LearnResult, LoadedImage, Truth
 from ovam_labeler.errors import BadImageError, BadMaskError, BadRequestError
 from ovam_labeler.inference import InferenceService
-from ovam_labeler.learning_examples import Lessons
+from ovam_labeler.learning_examples import Gathered, Lessons
 from ovam_labeler.options import project_options
 from ovam_labeler.propose import find_method
 from ovam_labeler.services import CorrectionDecoder
@@ -132,15 +132,23 @@ class LearnService:
             learning = options.learning and label not in self._store.paused_classes(scope)
             method = find_method(options.method)
             needs = method.needs(self._backend().attributor)
-            lessons = self._lessons.of_class(scope, label, needs)
-            if not any(lesson.positive for lesson in lessons):
-                self._classes.withdraw(scope, label, "Every correction it was learned from was withdrawn.")
+            found = self._lessons.of_class(scope, label, needs)
+            self._dispute(scope, label, found)
+            if not found.teaches:
+                if not found.held:
+                    self._classes.withdraw(scope, label, "Every correction it was learned from was withdrawn.")
                 return None
             if not learning:
                 return None
             return self._classes.learn(
-                scope, Label(label), lessons, method, options, newest=None, created_by="review", progress=progress
+                scope, Label(label), found.lessons, method, options, newest=None, created_by="review", progress=progress
             )
+
+    def _dispute(self, scope: Scope, label: str, found: Gathered) -> None:
+        """Have the active token go, or be judged again, where it was learned from what annotators disagree on now."""
+        if found.held:
+            why = next(iter(found.held.values())).sentence
+            self._classes.dispute(scope, label, found.held.keys(), why, nothing_left=not found.teaches)
 
     def _record(self, correction: Correction, image: LoadedImage, prompt: str, truths: list[Truth]) -> Correction:
         """Store what was decoded; after this the image itself is not needed while its capture is cached."""
@@ -189,17 +197,23 @@ class LearnService:
                 continue
             try:
                 with translate_errors():
-                    lessons = self._lessons.of_class(scope, truth.label, needs, correction, capture)
-                    if not any(lesson.positive for lesson in lessons):
-                        sentences.append(f"'{truth.label}' was said not to be here; it is kept as evidence.")
+                    found = self._lessons.of_class(scope, truth.label, needs, correction, capture)
+                    self._dispute(scope, truth.label, found)
+                    held = found.held.get(correction.id)
+                    if held is not None:
+                        sentences.append(f"'{truth.label}' is held back: {held.sentence}")
+                    if not found.teaches:
+                        if held is None:
+                            sentences.append(f"'{truth.label}' was said not to be here; it is kept as evidence.")
                         continue
                     result = self._classes.learn(
                         scope,
                         Label(truth.label),
-                        lessons,
+                        found.lessons,
                         method,
                         options,
-                        newest=correction.id,
+                        # Without what is held back the class is judged again by the others.
+                        newest=correction.id if held is None else None,
                         created_by=created_by,
                         progress=on_progress,
                     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from backends.contract import Capture, Needs, TokenExample
+from ovam_labeler.disagreements import DECIDED, Disagreement, compare, disputed
 from ovam_labeler.errors import BadImageError, FetchError, OvamError
 from ovam_labeler.inference import InferenceService
 from ovam_labeler.services import CorrectionDecoder
@@ -51,6 +52,18 @@ class Lesson:
         return bool(((self.target < 0.5) & (self.weight > 0)).any())
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What a class is learned from, and the corrections that are held back, by id."""
+
+    lessons: list[Lesson]
+    held: Mapping[int, Disagreement]
+
+    @property
+    def teaches(self) -> bool:
+        return any(lesson.positive for lesson in self.lessons)
+
+
 class Lessons:
     """Finds lessons in the store; captures come from the cache, else the image is fetched and read again."""
 
@@ -78,10 +91,10 @@ class Lessons:
         needs: Needs,
         current: Correction | None = None,
         capture: Capture | None = None,
-    ) -> list[Lesson]:
+    ) -> Gathered:
         """The class's lessons, ``current`` (of which ``capture`` is) first, then newest first; positives before negatives.
 
-        Other corrections whose image cannot be had any more are left out.
+        Other corrections whose image cannot be had any more are left out, and so are those on which annotators disagree.
         """
         stored = [
             c
@@ -90,6 +103,8 @@ class Lessons:
         ]
         by_id = {c.id: c for c in ([] if current is None else [current]) + stored}
         masks = self._store.correction_masks(list(by_id), label)
+        held = disputed(compare(list(by_id.values()), masks, self._store.get_note(scope, DECIDED)))
+        masks = [m for m in masks if m.correction_id not in held]
         chosen = [m for m in masks if m.kind == "positive"][:MAX_POSITIVES]
         chosen += [m for m in masks if m.kind == "negative"][:MAX_NEGATIVES]
         lessons = []
@@ -102,7 +117,7 @@ class Lessons:
                 log.warning("Correction %d is left out of learning '%s': %s", correction.id, label, error)
                 continue
             lessons.append(_lesson(mask, found))
-        return lessons
+        return Gathered(lessons, held)
 
     def capture_of(self, correction: Correction, needs: Needs) -> Capture:
         """From the cache by the image's identity, else read again."""

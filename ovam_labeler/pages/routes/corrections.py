@@ -1,4 +1,4 @@
-"""``/pages/corrections``: what people corrected, what became of it, what failed and how to go on."""
+"""``/pages/corrections``: what people corrected, what became of it, what failed or is in dispute, and how to go on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
+from ovam_labeler.disagreements import decide, disagreements
 from ovam_labeler.errors import BadRequestError
 from ovam_labeler.pages import query, work
 from ovam_labeler.services import Application
@@ -15,6 +16,9 @@ from ovam_labeler.translate import translate_errors
 from token_store.entities import CORRECTION_STATES, Scope
 
 SHOWN = 100
+
+#: Tasks of a project that are looked through for annotators who disagree, those annotated last.
+DISPUTES = 50
 
 
 def register(pages: Blueprint, application: Application, _state: Callable[[], Mapping[str, Any]]) -> None:
@@ -27,12 +31,13 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
         name = request.args.get("name", "").strip()[:1000]
         with translate_errors():
             scopes = [*(project.scope for project in store.list_projects()), Scope.everywhere()]
-            rows = work.correction_rows(
-                store, [scope] if scope else scopes, (state,) if state else (), name or None, SHOWN
-            )
+            shown = [scope] if scope else scopes
+            rows = work.correction_rows(store, shown, (state,) if state else (), name or None, SHOWN)
+            disputes = [d for one in shown for d in disagreements(store, one, newest=DISPUTES)]
         return render_template(
             "pages/corrections.html",
             rows=rows,
+            disputes=[d for d in disputes if not name or name in d.label],
             scopes=scopes,
             scope=scope,
             state=state,
@@ -45,10 +50,22 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
 
     @pages.post("/corrections")
     def correct_again() -> Response:
-        number = query.read_number(request.form, "again")
-        if number is None:
-            raise BadRequestError("The field again must be a correction's number.")
+        number, choice = query.read_number(request.form, "again"), request.form.get("teaches", "")
         with translate_errors():
-            work.learn_again(store, number, g.user)
+            if choice:
+                decide(store, *_choice(choice), g.user)
+            elif number is not None:
+                work.learn_again(store, number, g.user)
+            else:
+                raise BadRequestError("The field again or teaches must be a correction's number.")
         application.jobs.notify()
         return redirect(url_for(".corrections", scope=request.form.get("back_scope") or None), 303)
+
+
+def _choice(text: str) -> tuple[int, int, str]:
+    """(the correction that teaches, the other one, the class) of ``3:7:tea pot``."""
+    teaches, _, rest = text.partition(":")
+    other, _, label = rest.partition(":")
+    if not (label and all(n.isascii() and n.isdigit() and len(n) <= 15 for n in (teaches, other))):
+        raise BadRequestError("The field teaches must be two corrections' numbers and a class, such as 3:7:tea pot.")
+    return int(teaches), int(other), label

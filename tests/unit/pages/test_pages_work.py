@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from pages_helpers import SCOPE, Visitor, correction, learn
 
 from ovam_labeler.application import OvamApplication
+from token_store.entities import CorrectionMask
 
 
 def fail(application: OvamApplication, number: int = 1) -> int:
@@ -140,3 +142,30 @@ def test_progress_is_shown_while_work_runs(visitor: Visitor, application: OvamAp
     assert not visitor.get("/pages/jobs").all(
         "div", **{"hx-trigger": "every 3s"}
     )  # nothing moves, nothing is asked for
+
+
+def test_where_annotators_disagree_a_person_decides(visitor: Visitor, application: OvamApplication) -> None:
+    assert "Annotators disagree" not in visitor.get("/pages/corrections").text
+    left = np.zeros((8, 8), bool)
+    left[:, :4] = True
+    ids = []
+    for number, (who, mask) in enumerate((("ann", left), ("bea", ~left)), 1):
+        stored = correction(application, number, task_id="7", annotator=who, labels=("tea: pot",))
+        application.store.put_correction_masks(
+            [CorrectionMask(stored.id, "tea: pot", "positive", mask, np.zeros_like(mask))]
+        )
+        ids.append(stored.id)
+    page = visitor.get("/pages/corrections", scope="default/2")
+    assert "Annotators disagree" in page.text and "neither" in page.text and "by ann" in page.text
+    first, second = ids
+    choices = [f"{first}:{second}:tea: pot", f"{second}:{first}:tea: pot"]
+    assert [a["value"] for a in page.all("button", name="teaches")] == choices
+    page = visitor.send(page, "/pages/corrections", teaches=choices[1])
+    assert f"{second} by local" in page.text and "neither" not in page.text
+    assert [a["value"] for a in page.all("button", name="teaches")] == choices[:1], "it can be turned round"
+    (job,) = application.store.list_jobs(kinds=("review",))
+    assert job.payload["label"] == "tea: pot"
+    for wrong in ("1", "x:1:tea: pot", f"{first}:{second}:", f"{first}:{first}:tea: pot", f"{first}:{second}:cup"):
+        visitor.send(page, "/pages/corrections", teaches=wrong, status=400)
+    visitor.send(page, "/pages/corrections", teaches=f"99:{second}:tea: pot", status=404)
+    assert "Annotators disagree" not in visitor.get("/pages/corrections", name="cup").text
