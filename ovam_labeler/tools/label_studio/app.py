@@ -10,7 +10,7 @@ from flask import Flask
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.errors import register_errors
 from ovam_labeler.tools.label_studio.joined import MAX_REQUEST_BYTES, join
-from ovam_labeler.tools.label_studio.routes import predictions, setup, status, webhook
+from ovam_labeler.tools.label_studio.routes import openapi, predictions, setup, status, webhook
 
 #: Predictions made or waited for at once; further ones are told to come again.  Below the server's threads, so that
 #: /health and /setup always find one free.
@@ -33,6 +33,7 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     app.extensions["ovam_reconciler"] = services.reconciler
     where = state or (lambda: {"state": "ready", "message": ""})
     app.register_blueprint(status.blueprint(application, where))
+    app.register_blueprint(openapi.blueprint())
     for prefix, name in (("", "default"), ("/c/<connection>", "connection")):
         app.register_blueprint(setup.blueprint(name, services.setup), url_prefix=prefix or None)
         app.register_blueprint(predictions.blueprint(name, services.predict, MAX_PREDICTING), url_prefix=prefix or None)

@@ -6,7 +6,7 @@ import logging
 import secrets
 
 from flask import Flask, Response, jsonify
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ovam_labeler.errors import OvamError
 
@@ -24,7 +24,11 @@ def register_errors(app: Flask) -> None:
         if status == 413:
             limit = app.config["MAX_CONTENT_LENGTH"]
             return _answer(413, "too_large", f"The request is larger than {limit} bytes, the most allowed.")
-        return _answer(status, (error.name or "error").lower().replace(" ", "_"), error.description or error.name or "")
+        name, sentence = (error.name or "error").lower().replace(" ", "_"), error.description or error.name or ""
+        response = _answer(status, name, sentence)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response
 
 
 def answer_of(error: Exception) -> Response:
