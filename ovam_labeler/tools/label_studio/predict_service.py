@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,10 +15,12 @@ from ovam_labeler.helping import QUIET, quiet_labels
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
 from ovam_labeler.tools.contract import ParsedConfig
+from ovam_labeler.tools.label_studio.asked import Asked
 from ovam_labeler.tools.label_studio.click_service import ClickService
 from ovam_labeler.tools.label_studio.label_config import labels_on
 from ovam_labeler.tools.label_studio.predictions import form_mark, prediction, regions_of, write_image
 from ovam_labeler.tools.label_studio.single_flight import SingleFlight
+from ovam_labeler.tools.label_studio.sweeps import Sweeps
 from ovam_labeler.tools.label_studio.task_images import ReadTask, read_task, task_id
 from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 from ovam_labeler.translate import translate_errors
@@ -35,11 +35,8 @@ KEPT, KEPT_SECONDS = 128, 600.0
 #: A token that becomes active while masks are made changes the version; they are made again at most this often.
 ATTEMPTS = 3
 
-#: A request equal to one under way is its twin for so long; then Label Studio has given the first one up (100 s).
-TWIN_SECONDS = 60.0
-
-#: Time Label Studio is given to store the first one's answer before its twin is answered with nothing.
-STORING_SECONDS = 0.5
+#: Label Studio gives a request up after so long (its own setting, which it tells nobody).
+WAITS_SECONDS = 100.0
 
 #: How Label Studio is told to pass over a task and keep the others (measured).
 SKIP: list[Any] = []
@@ -69,9 +66,8 @@ class PredictService:
         self._clock = clock
         self._flight: SingleFlight[_Made] = SingleFlight(KEPT, KEPT_SECONDS)
         self._clicks = ClickService(application, tool, self.model_version)
-        self._asked: dict[tuple[Scope, str], float] = {}
-        self._asking = threading.Lock()
-        self._answering: Counter[tuple[Scope, str]] = Counter()
+        self._asked = Asked(clock)
+        self._sweeps = Sweeps(clock)
         self.hand_over: Callable[[Scope, list[str]], bool] = lambda _scope, _tasks: False
 
     def options(self, scope: Scope) -> ProjectOptions:
@@ -121,47 +117,20 @@ class PredictService:
         if context is not None and "result" not in context:
             context = None
         if context is not None or len(tasks) != 1 or not task_id(tasks[0]):
-            asked = [(scope, task_id(task)) for task in tasks]
-            with self._asking:
-                self._answering.update(asked)
-            try:
+            with self._asked.together([(scope, task_id(task)) for task in tasks]):
                 return self._answer(scope, config, options, tasks, context)
-            finally:
-                with self._asking:
-                    self._answering.subtract(asked)
-                    self._answering += Counter()  # drops what is at 0
         key = (scope, task_id(tasks[0]))
-        with self._asking:
-            under_way = self._clock() - self._asked.get(key, float("-inf")) < TWIN_SECONDS
-            if not under_way:
-                self._asked[key] = self._clock()
-        if under_way:
-            return self._twin(key)
-        try:
-            return self._answer(scope, config, options, tasks, None)
-        finally:
-            with self._asking:
-                self._asked.pop(key, None)
-
-    def _twin(self, key: tuple[Scope, str]) -> list[Any]:
-        """Answer of the second of two equal requests at once: nothing, when the first is done and stored.
-
-        The data manager asks twice for a task that is opened, and Label Studio stores whatever it is given, twice.
-        """
-        end = self._clock() + TWIN_SECONDS
-        while self._clock() < end:
-            with self._asking:
-                if key not in self._asked:
-                    break
-            time.sleep(0.02)
-        time.sleep(STORING_SECONDS)
+        with self._asked.alone(key) as first:
+            if first:
+                return self._answer(scope, config, options, tasks, None)
+        self._asked.wait_for_first(key)
         return [SKIP]
 
-    def is_asked_for(self, scope: Scope, task: object) -> bool:
-        """Whether Label Studio waits for this task's prediction now, and will store it itself."""
+    def is_asked_for(self, scope: Scope, task: object, version: str) -> bool:
+        """Whether Label Studio waits for this task's prediction now, will ask for it as part of a batch, or was given
+        this version of it and may not have stored it yet."""
         key = (scope, task_id(task))
-        with self._asking:
-            return self._answering[key] > 0 or key in self._asked
+        return self._asked.waits(key) or self._sweeps.pending(*key, version)
 
     def prediction_of(
         self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: Mapping[str, Any]
@@ -185,24 +154,56 @@ class PredictService:
         budget, began = self._application.settings.predict_budget, self._clock()
         results: list[Any] = []
         served: list[ServedPrediction] = []
+        coming = self._coming(scope, config, options, tasks) if context is None else frozenset()
+        done, left = 0, len(tasks) - len(coming)
         for index, task in enumerate(tasks):
+            if index in coming:
+                results.append(SKIP)
+                continue
             made = self._made_or_none(scope, config, options, task, index, context)
             results.append(SKIP if made is None else made.prediction)
             if made is not None and context is None:
                 served.append(self._served(scope, task, made, config))
-            spent, done, left = self._clock() - began, index + 1, len(tasks) - index - 1
+            spent, done, left = self._clock() - began, done + 1, left - 1
             if left and spent / done * left > budget - spent:
-                if context is None and self.hand_over(scope, [task_id(t) for t in tasks[done:] if task_id(t)]):
+                rest = [t for place, t in enumerate(tasks) if place > index and place not in coming]
+                if context is None and self.hand_over(scope, [task_id(t) for t in rest if task_id(t)]):
                     log.info("%d of %d tasks are predicted in the background and pushed.", left, len(tasks))
-                    results += [SKIP] * left
+                    results += [SKIP] * (len(tasks) - len(results))
                     break
                 log.info(
                     "%d tasks would take longer than %g s; Label Studio is made to ask one by one.", len(tasks), budget
                 )
                 results, served = results[:1], [s for s in served if s.task_id == task_id(tasks[0])]
+                if spent < WAITS_SECONDS:
+                    self._sweeps.begin(scope, (task_id(t) for t in tasks))
                 break
         self._remember(served)
+        if context is None and len(results) == len(tasks):
+            self._given(scope, tasks, results)
         return results
+
+    def _coming(
+        self, scope: Scope, config: ParsedConfig, options: ProjectOptions, tasks: Sequence[object]
+    ) -> frozenset[int]:
+        """Places in a batch of tasks that Label Studio asks for one by one already: somebody did not wait, and asked for all
+        of them again.  A task asked for alone may be somebody's who has opened it, and is always answered."""
+        if len(tasks) < 2:
+            return frozenset()
+        version = self.model_version(config, scope, options)
+        found = frozenset(n for n, task in enumerate(tasks) if self._sweeps.swept(scope, task_id(task), version))
+        if found:
+            log.info("%d of %d tasks are asked for already, and are answered there.", len(found), len(tasks))
+        return found
+
+    def _given(self, scope: Scope, tasks: Sequence[object], results: Sequence[Any]) -> None:
+        for task, result in zip(tasks, results, strict=True):
+            if not (name := task_id(task)):
+                continue
+            if result:
+                self._sweeps.answered(scope, name, str(result["model_version"]))
+            elif len(tasks) == 1:
+                self._sweeps.passed_over(scope, name)
 
     def _made_or_none(
         self,
@@ -213,7 +214,8 @@ class PredictService:
         index: int,
         context: Mapping[str, Any] | None,
     ) -> _Made | None:
-        """The task's prediction, or None with a sentence in the log.  What would fail for every task is raised."""
+        """The task's prediction, or None with a sentence in the log.  What would fail for every task, or somebody waits for
+        at a smart tool, is raised."""
         try:
             if context is not None:
                 return _Made(self._clicks.answer(scope, config, options, task, context), {}, {})
@@ -221,6 +223,8 @@ class PredictService:
         except (ModelError, StorageFullError):
             raise
         except OvamError as error:
+            if context is not None:  # the editor shows a smart tool's error to the annotator (measured)
+                raise
             log.warning("Project %s, task %s is passed over: %s", scope, task_id(task) or f"at place {index}", error)
         except Exception:
             log.exception(

@@ -136,7 +136,9 @@ class Pusher:
         for number, task in enumerate(tasks):
             progress(number / len(tasks), f"Task {task['id']}, {number + 1} of {len(tasks)}")
             stored = client.predictions(int(task["id"]))
-            if any(p.get("model_version") == version for p in stored):
+            if any(p.get("model_version") == version for p in stored) or self._predict.is_asked_for(
+                scope, task, version
+            ):
                 counts["there"] += 1
             else:
                 made = self._predict.prediction_of(scope, config, options, task)
@@ -148,7 +150,9 @@ class Pusher:
                     break
                 # Asked again at the last moment: the label stream may have asked for this task while we worked.
                 again = client.predictions(int(task["id"]))
-                if self._predict.is_asked_for(scope, task) or any(p.get("model_version") == version for p in again):
+                if self._predict.is_asked_for(scope, task, version) or any(
+                    p.get("model_version") == version for p in again
+                ):
                     counts["there"] += 1
                 else:
                     client.import_predictions(scope.project, [{"task": task["id"], **made}])
