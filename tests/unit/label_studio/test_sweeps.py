@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from protocol_helpers import CONFIG, DrawnApplication, task
 
+from ovam_labeler.tools.label_studio import sweeps as sweeps_module
 from ovam_labeler.tools.label_studio.predict_service import PredictService
-from ovam_labeler.tools.label_studio.sweeps import REMEMBERED, SILENT_SECONDS, STORING_SECONDS, Sweeps
+from ovam_labeler.tools.label_studio.sweeps import SILENT_SECONDS, STORING_SECONDS, Sweeps
 from token_store.entities import Scope
 
 SCOPE = Scope("default", "2")
@@ -52,10 +54,11 @@ def test_a_sweep_that_goes_silent_was_given_up() -> None:
     assert not sweeps.swept(SCOPE, "2", "v2"), "asked for by itself"
 
 
-def test_memory_is_bounded() -> None:
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps_module, "REMEMBERED", 5)
     sweeps = Sweeps(Clock())
-    sweeps.begin(SCOPE, map(str, range(REMEMBERED + 10)))
-    assert sum(sweeps.pending(SCOPE, str(n), "v") for n in range(REMEMBERED + 10)) == REMEMBERED
+    sweeps.begin(SCOPE, map(str, range(20)))
+    assert sum(sweeps.pending(SCOPE, str(n), "v") for n in range(20)) == 5
 
 
 def test_a_batch_asked_for_again_is_not_begun_again_while_label_studio_goes_through_it(
