@@ -76,6 +76,28 @@ def load_image(
     return LoadedImage(pixels, hashlib.sha256(data).hexdigest())
 
 
+def from_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> LoadedImage:
+    """An image that came decoded, made as :func:`load_image` makes one.
+
+    There is no file whose bytes could be its identity, so that is over size and upright pixels: the same picture has
+    another identity than under :func:`load_image`.
+
+    Raises:
+        BadImageError: out of bounds, or pixels that cannot be read.
+    """
+    width, height = image.size
+    if width < 1 or height < 1 or width * height > max_pixels:
+        raise BadImageError(
+            f"The image has {width}x{height} pixels; 1 to {max_pixels} in all are allowed (OVAM_MAX_IMAGE_PIXELS)."
+        )
+    try:
+        pixels = np.ascontiguousarray(_rgb(_upright(image)))
+    except Exception as error:
+        raise BadImageError(f"The image is truncated or corrupt: {_sentence(error)}.") from error
+    head = f"pixels {pixels.shape[0]} {pixels.shape[1]}\0".encode()
+    return LoadedImage(pixels, hashlib.sha256(head + pixels.tobytes()).hexdigest())
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
     """PNG bytes of a uint8 (H, W, 3) or (H, W) image: equal pixels give equal bytes (no time stamp, fixed level)."""
     buffer = io.BytesIO()

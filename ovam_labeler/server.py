@@ -36,11 +36,10 @@ def make_wsgi(settings: Settings) -> tuple[Flask, Application]:
     """The WSGI application with its services, model loading and job worker started in this process."""
     from ovam_labeler.application import build_application
     from ovam_labeler.pages.app import register_pages
+    from ovam_labeler.tools.decoders import built_in_decoders
     from ovam_labeler.tools.label_studio.app import create_app
-    from ovam_labeler.tools.label_studio.corrections import TOOL
-    from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 
-    application = build_application(settings, decoders={TOOL: LabelStudioTool(settings)})
+    application = build_application(settings, decoders=built_in_decoders(settings))
     state = ModelState(application)
     app = create_app(application, state=state)
     register_pages(app, application, state=state)

@@ -12,6 +12,7 @@ from ovam_labeler import __version__
 from ovam_labeler.cli import (
     cache,
     connect,
+    cvat,
     database,
     demo,
     doctor,
@@ -39,6 +40,7 @@ app.command("learn")(learn.learn)
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(database.app, name="db")
 app.add_typer(cache.app, name="cache")
+app.add_typer(cvat.app, name="cvat")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("verify")(verify.verify)

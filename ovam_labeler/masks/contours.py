@@ -15,6 +15,9 @@ _GROW = 1.4
 #: Crossings of scan lines worked on at once.
 _CROSSINGS = 1 << 20
 
+#: Holes smaller than this share of their object are filled: a cut to each would spend the points of the outline.
+MIN_HOLE = 0.005
+
 
 def rings(mask: np.ndarray) -> list[tuple[np.ndarray, float]]:
     """Closed outlines of a mask: (corners, area), the outer ones first, largest first.
@@ -77,6 +80,20 @@ def joined(lines: list[np.ndarray]) -> np.ndarray:
         round_trip = np.concatenate([hole[entry:], hole[: entry + 1]])
         line = np.concatenate([line[: at + 1], round_trip, line[at:]])
     return line
+
+
+def one_line(mask: np.ndarray, most: int) -> np.ndarray:
+    """Outline of one connected object with its holes as a single line: (n, 2) float, x and y in pixels.
+
+    Args:
+        mask: bool (H, W), not empty.
+        most: points at most, cuts to holes included.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, left = int(rows[0]), int(columns[0])
+    outer, *holes = rings(mask[top : rows[-1] + 1, left : columns[-1] + 1])
+    holes = [hole for hole in holes if hole[1] >= MIN_HOLE * outer[1]]
+    return joined(simplified([outer[0], *(hole[0] for hole in holes)], most)) + (left, top)
 
 
 def filled(corners: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -19,7 +19,10 @@ DISTRIBUTION = "ovam-labeler"
 GROUP = "ovam_labeler.tools"
 
 #: What ``pyproject.toml`` registers; used only where the distribution is not installed.
-BUILT_INS: Mapping[str, str] = {"label-studio": "ovam_labeler.tools.label_studio.tool:LabelStudioTool"}
+BUILT_INS: Mapping[str, str] = {
+    "label-studio": "ovam_labeler.tools.label_studio.tool:LabelStudioTool",
+    "cvat": "ovam_labeler.tools.cvat.tool:CvatTool",
+}
 
 _FUNCTIONS = ("parse_config", "write", "read_correction", "truths_of", "image_of")
 

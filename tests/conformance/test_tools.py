@@ -1,4 +1,4 @@
-"""What every labeling tool must do, run over Label Studio and over a stranger's tool installed from outside the tree."""
+"""What every labeling tool must do, run over Label Studio, CVAT and a stranger's tool installed from outside the tree."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from PIL import Image
 
 from ovam_labeler.domain import LoadedImage, Proposal
 from ovam_labeler.errors import BadConfigError, BadImageError, FetchError, ModelError
+from ovam_labeler.image_source import from_pillow
 from ovam_labeler.tools import discovery
 from ovam_labeler.tools.contract import LabelingTool
+from ovam_labeler.tools.cvat import masks as cvat_masks
+from ovam_labeler.tools.cvat.tool import CvatTool
 from ovam_labeler.tools.label_studio.rle import encode_mask
 from token_store.entities import Correction, NewCorrection, Scope
 
@@ -99,10 +102,39 @@ def folder_case(folder: Path) -> Case:
     return Case(tool, "\n".join(LABELS), "\n", drawn, nothing, str(folder / "gone.rgb"))
 
 
-@pytest.fixture(params=["label-studio", "folder"])
-def case(request: pytest.FixtureRequest, tmp_path: Path, installed_tools: Callable[[str], None]) -> Case:
+def cvat_case(folder: Path) -> Case:
+    tool = discovery.tools()["cvat"].get()
+    assert isinstance(tool, CvatTool)
+    picture = from_pillow(Image.new("RGB", (SIZE[1], SIZE[0]), (90, 120, 30)))
+    tool.images.keep(picture)
+    labels = [{"name": label, "type": "mask", "attributes": []} for label in LABELS]
+
+    def event(shapes: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": "7", "task": "3", "frame": 0, "name": "a.png", "picture": f"kept:{picture.sha256}",
+            "size": list(SIZE), "saved": "1", "labels": labels, "shapes": shapes, "done": True,
+        }  # fmt: skip
+
+    def drawn(mask: np.ndarray) -> dict[str, Any]:
+        return event(
+            [{"id": 1, "type": "mask", "label": "disc", "points": cvat_masks.encode(mask), "source": "manual"}]
+        )
+
+    untaught = drawn(disc())
+    untaught["shapes"][0]["source"] = "auto"
+    return Case(tool, json.dumps(labels), "[]", drawn, untaught, "kept:" + "0" * 64)
+
+
+@pytest.fixture(params=["label-studio", "cvat", "folder"])
+def case(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    installed_tools: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Case:
+    monkeypatch.setenv("OVAM_DATA_DIR", str(tmp_path / "state"))
     installed_tools("folder_tool")
-    return {"label-studio": label_studio_case, "folder": folder_case}[request.param](tmp_path)
+    return {"label-studio": label_studio_case, "cvat": cvat_case, "folder": folder_case}[request.param](tmp_path)
 
 
 def stored(new: NewCorrection | None) -> Correction:

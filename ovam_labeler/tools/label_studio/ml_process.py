@@ -14,9 +14,8 @@ from ovam_labeler.application import build_application
 from ovam_labeler.model_state import ModelState
 from ovam_labeler.services import Application
 from ovam_labeler.settings import Settings
-from ovam_labeler.tools.label_studio.corrections import TOOL
+from ovam_labeler.tools.decoders import built_in_decoders
 from ovam_labeler.tools.label_studio.joined import LabelStudioServices, join
-from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def services() -> LabelStudioServices:
     with _lock:
         if _services is None:
             settings = Settings()
-            _join(build_application(settings, decoders={TOOL: LabelStudioTool(settings)}))
+            _join(build_application(settings, decoders=built_in_decoders(settings)))
         assert _services is not None
         return _services
 

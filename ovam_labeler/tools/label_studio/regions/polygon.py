@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 
 from ovam_labeler.errors import BadMaskError
-from ovam_labeler.masks.contours import filled, joined, rings, simplified
+from ovam_labeler.masks.contours import filled, one_line
 
 #: Most points that are read.
 MAX_POINTS = 10_000
-
-#: Holes smaller than this share of their object are filled: a cut to each would spend the points of the outline.
-MIN_HOLE = 0.005
 
 
 def read(value: Mapping[str, Any], height: int, width: int) -> np.ndarray:
@@ -48,12 +45,7 @@ def write(mask: np.ndarray, most: int) -> dict[str, Any] | None:
         most: points at most, cuts to holes included.
     """
     height, width = mask.shape
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
+    if not mask.any():
         return None
-    top, left = int(rows[0]), int(columns[0])
-    outer, *holes = rings(mask[top : rows[-1] + 1, left : columns[-1] + 1])
-    holes = [hole for hole in holes if hole[1] >= MIN_HOLE * outer[1]]
-    line = joined(simplified([outer[0], *(hole[0] for hole in holes)], most))
-    percent = np.round((line + (left, top)) * (100.0 / width, 100.0 / height), 4)
+    percent = np.round(one_line(mask, most) * (100.0 / width, 100.0 / height), 4)
     return {"points": percent.tolist(), "closed": True}

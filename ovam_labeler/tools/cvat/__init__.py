@@ -1,0 +1,1 @@
+"""CVAT: proposals through its auto-annotation functions, corrections out of its tasks' annotations."""
