@@ -33,10 +33,16 @@ def pull_command(
     user: str | None = typer.Option(
         None, "--user", help="Log in by name, with the password in OVAM_CVAT_PASSWORD or asked for."
     ),
+    deletions: bool = typer.Option(
+        False,
+        "--deletions",
+        help="Proposals that are gone from a completed job say that their class is not there; for tasks that "
+        "auto-annotate has uploaded proposals to.",
+    ),
     learn: bool = typer.Option(True, "--learn/--no-learn", help="Learn them now, or leave it to a server."),
     json_output: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> None:
-    """Store what annotators drew, changed and deleted in TASK, and learn from it.
+    """Store what annotators drew and changed in TASK, and learn from it.
 
     Done again, it stores what has changed since.  The token of CVAT is read from CVAT_ACCESS_TOKEN, unless --user is
     given.
@@ -57,7 +63,7 @@ def pull_command(
         decoders.update(built_in_decoders(joined.settings))
         try:
             with _client(url, user) as client:
-                pulled = pull(joined, decoders["cvat"], client, task, scope)
+                pulled = pull(joined, decoders["cvat"], client, task, scope, deletions=deletions)
         except ApiException as error:
             raise FetchError(f"CVAT at {url} answered {error.status} {error.reason}.") from error
         except HTTPError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +51,17 @@ class Pulled:
     notes: list[str] = field(default_factory=list)
 
 
-def pull(application: Application, tool: CvatTool, client: Client, task_id: int, scope: Scope) -> Pulled:
+def pull(
+    application: Application, tool: CvatTool, client: Client, task_id: int, scope: Scope, *, deletions: bool = False
+) -> Pulled:
     """Store the corrections of a task's frames.
 
     Images are fetched for frames that teach only, and kept in the data folder.
 
     Args:
         client: logged in; see ``cvat_sdk.make_client``.
+        deletions: whether a proposal that is gone from a completed job says that its class is not there.  True only of
+            tasks whose proposals were uploaded by ``auto-annotate``: what an agent proposes may never have been saved.
 
     Raises:
         BadConfigError: no label of the task can have masks.
@@ -95,18 +99,19 @@ def pull(application: Application, tool: CvatTool, client: Client, task_id: int,
                 "name": sample.frame_name,
                 "labels": labels,
                 "shapes": shapes.get(sample.frame_index, []),
-                "done": handed_over and job is not None and str(job.state) == _DONE,
+                "done": deletions and handed_over and job is not None and str(job.state) == _DONE,
                 "annotator": _name(job),
             }
             served = store.last_served(scope, sample.frame_name)
             before = known.get(event["id"])
-            if not taught_labels(event, served):
+            taught = taught_labels(event, served)
+            if not taught:
                 if before is not None and before.state != "retracted":
                     pulled.retracted += store.retract_corrections(
                         scope, [event["id"]], note="The frame's corrections are gone.", job_kind=REVIEW
                     )
                 continue
-            mark = _mark(event)
+            mark = _mark(event, taught)
             if before is not None and before.state != "retracted" and before.updated_at.endswith(mark):
                 pulled.unchanged += 1
                 continue
@@ -148,10 +153,10 @@ def _name(job: Any) -> str:
     return str(getattr(assignee, "username", "") or "")
 
 
-def _mark(event: Mapping[str, Any]) -> str:
+def _mark(event: Mapping[str, Any], taught: Sequence[str]) -> str:
     """A hash of what a frame says, whatever CVAT calls its shapes: saving a mask again may give it another id."""
     rows = sorted(json.dumps([s["type"], s["label"], s["points"], s["source"]]) for s in event["shapes"])
-    return hashlib.sha256(json.dumps([rows, event["done"]]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([rows, list(taught)]).encode()).hexdigest()[:16]
 
 
 def _moment(before: KnownAnnotation | None, saved: str, mark: str) -> str:

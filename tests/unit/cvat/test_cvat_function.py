@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from colour_model import box
+from cvat_cli._internal.agent_driver import set_worker_current_function
+from cvat_cli._internal.agent_driver_detection import AgentDetectionFunctionDriver
 from cvat_sdk import auto_annotation as aa
+from cvat_sdk.core.client import Client
 from cvat_server import SCOPE, CvatTask
 
 from ovam_labeler.application import OvamApplication
@@ -70,6 +75,31 @@ def test_words_stand_for_a_label_until_it_is_learned(annotate: Callable[..., Non
         (1, task.label_id("thing")),
         (2, task.label_id("thing")),
     ]
+
+
+class InOneProcess:
+    """In the place of an agent's process: what goes in and out is copied as it would be between processes."""
+
+    def submit(self, call: Callable[..., Any], *given: Any) -> Any:
+        return pickle.loads(pickle.dumps(call(*pickle.loads(pickle.dumps(given)))))  # noqa: S301
+
+    def result(self, made: Any) -> Any:
+        return made
+
+
+def test_an_agent_s_driver_takes_the_function(client: Client, application: OvamApplication, task: CvatTask) -> None:
+    function = OvamFunction(application, parameters_config("red,thing"), SCOPE)
+    set_worker_current_function(function)
+    fields = AgentDetectionFunctionDriver.get_remote_function_fields(function.spec)
+    assert [(row["name"], str(row["type"])) for row in fields["labels_v2"]] == [("red", "mask"), ("thing", "mask")]
+    driver = AgentDetectionFunctionDriver(client, InOneProcess(), function.spec)
+    asked = {
+        "type": "annotate_task", "task": 1, "threshold": None, "conv_mask_to_poly": False,
+        "mapping": {"red": {"name": "thing"}},
+    }  # fmt: skip
+    made = driver.calculate_result_for_ar(asked, lambda *, current_progress: None)["annotations"]
+    (shape,) = made.shapes
+    assert shape.label_id == task.label_id("thing") and shape.frame == 0 and iou(shape.to_dict(), RED) > 0.9
 
 
 def test_what_was_proposed_is_remembered_by_the_frame_s_name(

@@ -21,10 +21,10 @@ GREEN = masks.encode(box(16, 16, 24, 32))
 
 
 @pytest.fixture
-def pull(application: OvamApplication, client: Client) -> Callable[[], Pulled]:
+def pull(application: OvamApplication, client: Client) -> Callable[..., Pulled]:
     tool = application.decoders["cvat"]
     assert isinstance(tool, CvatTool)
-    return lambda: pull_task(application, tool, client, 1, SCOPE)
+    return lambda **how: pull_task(application, tool, client, 1, SCOPE, **how)
 
 
 def learned(application: OvamApplication) -> None:
@@ -36,7 +36,7 @@ def learned(application: OvamApplication) -> None:
 
 
 def test_a_drawn_mask_is_learned_and_found_on_the_next_picture(
-    annotate: Callable[..., None], pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask
+    annotate: Callable[..., None], pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
 ) -> None:
     annotate()
     assert {s["frame"] for s in task.shapes} == {0}, "'thing' is no word"
@@ -50,7 +50,7 @@ def test_a_drawn_mask_is_learned_and_found_on_the_next_picture(
 
 
 def test_proposals_left_as_they_were_teach_nothing_and_cost_no_download(
-    annotate: Callable[..., None], pull: Callable[[], Pulled], task: CvatTask
+    annotate: Callable[..., None], pull: Callable[..., Pulled], task: CvatTask
 ) -> None:
     annotate()
     task.asked.clear()
@@ -60,7 +60,7 @@ def test_proposals_left_as_they_were_teach_nothing_and_cost_no_download(
 
 
 def test_a_proposal_that_was_changed_teaches_all_of_its_label(
-    annotate: Callable[..., None], pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask
+    annotate: Callable[..., None], pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
 ) -> None:
     annotate()
     task.shapes[0] |= {"points": [float(v) for v in masks.encode(box(16, 16, 24, 40))], "source": "semi-auto"}
@@ -74,30 +74,31 @@ def test_a_proposal_that_was_changed_teaches_all_of_its_label(
 
 
 def test_a_deleted_proposal_says_that_the_class_is_not_there_when_the_job_is_done(
-    annotate: Callable[..., None], pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask
+    annotate: Callable[..., None], pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
 ) -> None:
     annotate("red=green,thing=red")
     deleted = next(s for s in task.shapes if s["frame"] == 1)
     task.shapes.remove(deleted)
-    assert pull().stored == [], "the annotator may still be at it"
+    assert pull(deletions=True).stored == [], "the annotator may still be at it"
     task.state = "completed"
-    ((correction, _),) = pull().stored
+    assert pull().stored == [], "nobody has said that the proposals were saved"
+    ((correction, _),) = pull(deletions=True).stored
     image, _ = application.decoders["cvat"].image_of(correction)
     truths, _ = application.decoders["cvat"].truths_of(correction, image)
     assert [(t.label, t.kind) for t in truths] == [("red", "negative")]
 
 
 def test_proposals_that_were_never_handed_over_are_not_deleted(
-    annotate: Callable[..., None], pull: Callable[[], Pulled], task: CvatTask
+    annotate: Callable[..., None], pull: Callable[..., Pulled], task: CvatTask
 ) -> None:
     annotate()
     task.shapes.clear()  # as when the upload failed after every picture was predicted
     task.state = "completed"
-    assert pull().stored == []
+    assert pull(deletions=True).stored == []
 
 
 def test_pulling_again_stores_what_has_changed_and_takes_back_what_is_gone(
-    pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask
+    pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
 ) -> None:
     task.draw(1, "thing", GREEN)
     ((first, _),) = pull().stored
@@ -117,7 +118,7 @@ def test_pulling_again_stores_what_has_changed_and_takes_back_what_is_gone(
 
 
 def test_taking_back_the_only_correction_takes_the_token_back(
-    pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask
+    pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
 ) -> None:
     task.draw(1, "thing", GREEN)
     pull()
@@ -130,7 +131,7 @@ def test_taking_back_the_only_correction_takes_the_token_back(
 
 
 def test_shapes_that_are_no_masks_are_one_sentence_and_spoil_their_label_only(
-    pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask
+    pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
 ) -> None:
     task.draw(1, "thing", [1.0, 1.0, 9.0, 9.0], kind="rectangle")
     task.draw(1, "red", [16.0, 16.0, 48.0, 16.0, 48.0, 40.0, 16.0, 40.0], kind="polygon")
@@ -142,7 +143,7 @@ def test_shapes_that_are_no_masks_are_one_sentence_and_spoil_their_label_only(
 
 
 def test_annotators_of_two_frames_do_not_disagree(
-    pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask
+    pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
 ) -> None:
     task.annotators = ["ann", "bob"]
     task.draw(0, "thing", masks.encode(box(2, 2, 10, 10)))
@@ -153,7 +154,7 @@ def test_annotators_of_two_frames_do_not_disagree(
     assert {c.state for c in application.store.list_corrections(SCOPE)} == {"learned"}
 
 
-def test_learning_may_be_off(pull: Callable[[], Pulled], application: OvamApplication, task: CvatTask) -> None:
+def test_learning_may_be_off(pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask) -> None:
     application.store.change_project_options(SCOPE, {"learning": False}, who="test", why="test")
     task.draw(1, "thing", GREEN)
     ((correction, job),) = pull().stored
