@@ -88,7 +88,9 @@ def pull(
         for shape in annotations.shapes:
             shapes.setdefault(shape.frame, []).append(_shape(shape, names))
         handed_over = any(s["source"] in _PROPOSED for frame in shapes.values() for s in frame)
-        jobs = [job for job in task.get_jobs() if str(job.type) == _ANNOTATION]  # not of validation, nor replicas
+        jobs = [
+            job for job in task.get_jobs() if str(getattr(job, "type", _ANNOTATION)) == _ANNOTATION
+        ]  # not of validation, nor replicas
         known = {one.annotation_id: one for one in store.known_annotations(scope, [str(task_id)])}
         for sample in dataset.samples:
             job = next((j for j in jobs if j.start_frame <= sample.frame_index <= j.stop_frame), None)
@@ -134,7 +136,7 @@ def pull(
 
 def _label(label: Any) -> dict[str, Any]:
     """A label as the Raw tab shows it, without its ids."""
-    attributes = [{"name": a.name, "default_value": a.default_value} for a in label.attributes]
+    attributes = [{"name": a.name, "default_value": getattr(a, "default_value", "")} for a in label.attributes]
     return {"name": label.name, "type": str(label.type), "attributes": attributes}
 
 
@@ -143,7 +145,7 @@ def _shape(shape: Any, names: Mapping[int, str]) -> dict[str, Any]:
         "id": shape.id,
         "type": str(shape.type),
         "label": names.get(shape.label_id, ""),
-        "points": list(shape.points),
+        "points": list(getattr(shape, "points", None) or ()),
         "source": shape.source,
     }
 

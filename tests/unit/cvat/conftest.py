@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,9 @@ def client(url: str, tmp_path: Path) -> Iterator[Client]:
 
 
 @pytest.fixture
-def application(tmp_path: Path) -> Iterator[OvamApplication]:
+def application(tmp_path: Path, sqlite_template: Path) -> Iterator[OvamApplication]:
+    (tmp_path / "state").mkdir()
+    shutil.copyfile(sqlite_template, tmp_path / "state" / "ovam.sqlite3")
     settings = Settings(data_dir=tmp_path / "state", _env_file=None)  # type: ignore[call-arg]
     app = build_application(settings, {"cvat": CvatTool(settings)}, loader=ColourModel().load)
     yield app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
@@ -12,7 +13,9 @@ from cvat_server import SCOPE, CvatTask
 
 from ovam_labeler.application import OvamApplication
 from ovam_labeler.disagreements import disagreements
+from ovam_labeler.domain import Label
 from ovam_labeler.tools.cvat import masks
+from ovam_labeler.tools.cvat.labels import parse_labels
 from ovam_labeler.tools.cvat.pull import Pulled
 from ovam_labeler.tools.cvat.pull import pull as pull_task
 from ovam_labeler.tools.cvat.tool import CvatTool
@@ -152,6 +155,21 @@ def test_annotators_of_two_frames_do_not_disagree(
     learned(application)
     assert disagreements(application.store, SCOPE) == []
     assert {c.state for c in application.store.list_corrections(SCOPE)} == {"learned"}
+
+
+def test_what_is_no_mask_stops_nothing_and_words_come_from_an_attribute(
+    pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask
+) -> None:
+    prompt = {"id": 1, "name": "prompt", "input_type": "text", "mutable": False, "values": ["green"]}
+    task.labels[1]["attributes"] = [{**prompt, "default_value": "green"}, {**prompt, "id": 2, "name": "side"}]
+    skeleton = {"id": 9, "type": "skeleton", "label_id": task.label_id("red"), "frame": 1, "source": "manual"}
+    task.shapes.append({**skeleton, "attributes": [], "elements": [], "occluded": False})
+    task.draw(1, "thing", GREEN)
+    ((correction, _),) = pull().stored
+    assert parse_labels(json.dumps(correction.payload["labels"])).labels[1] == Label("thing", "green")
+    image, _ = application.decoders["cvat"].image_of(correction)
+    truths, notes = application.decoders["cvat"].truths_of(correction, image)
+    assert [t.label for t in truths] == ["thing"] and len(notes) == 1 and "'skeleton'" in notes[0]
 
 
 def test_learning_may_be_off(pull: Callable[..., Pulled], application: OvamApplication, task: CvatTask) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,9 @@ def forget() -> None:
 
 
 @pytest.fixture
-def application(tmp_path: Path) -> Iterator[OvamApplication]:
+def application(tmp_path: Path, sqlite_template: Path) -> Iterator[OvamApplication]:
+    (tmp_path / "state").mkdir()
+    shutil.copyfile(sqlite_template, tmp_path / "state" / "ovam.sqlite3")
     settings = Settings(data_dir=tmp_path / "state", push_delay=600, _env_file=None)  # type: ignore[call-arg]
     app = build_application(settings, {"label_studio": LabelStudioTool(settings)}, loader=ColourModel().load)
     yield app
