@@ -74,15 +74,15 @@ def border_ring(mask: np.ndarray, width: int) -> np.ndarray:
     """
     inside, outside = int(mask.sum()), int((~mask).sum())
     while width > 0 and inside and outside:
-        eroded = ~_dilate(~mask, width)
-        dilated = _dilate(mask, width)
+        eroded = ~dilate(~mask, width)
+        dilated = dilate(mask, width)
         if eroded.sum() >= KEEP * inside and (~dilated).sum() >= KEEP * outside:
             return dilated & ~eroded
         width //= 2
     return np.zeros_like(mask, dtype=bool)
 
 
-def _dilate(mask: np.ndarray, width: int) -> np.ndarray:
+def dilate(mask: np.ndarray, width: int) -> np.ndarray:
     """Dilation by a (2 width + 1) square: two running sums, so its cost does not grow with the width."""
     for axis in (0, 1):
         length = mask.shape[axis]

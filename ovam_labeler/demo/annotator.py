@@ -34,7 +34,6 @@ def corrected_result(prediction: Mapping[str, Any] | None, label: str, truth: np
     Args:
         truth: bool (H, W) of the image's own size, not empty.
     """
-    height, width = truth.shape
     result: list[dict[str, Any]] = []
     edited = False
     for region in prediction["result"] if prediction else ():
@@ -45,20 +44,24 @@ def corrected_result(prediction: Mapping[str, Any] | None, label: str, truth: np
             result.append({**region, "value": value, "origin": "prediction-changed"})
             edited = True
     if not edited:
-        result.append(
-            {
-                "id": secrets.token_hex(5),
-                "from_name": "tag",
-                "to_name": "image",
-                "type": "brushlabels",
-                "origin": "manual",
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "value": {"format": "rle", "rle": encode_mask(truth), "brushlabels": [label]},
-            }
-        )
+        result.append(drawn_region(label, truth))
     return result
+
+
+def drawn_region(label: str, mask: np.ndarray) -> dict[str, Any]:
+    """A region of ``label`` as the editor submits one drawn with the brush.  ``mask``: bool (H, W), not empty."""
+    height, width = mask.shape
+    return {
+        "id": secrets.token_hex(5),
+        "from_name": "tag",
+        "to_name": "image",
+        "type": "brushlabels",
+        "origin": "manual",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": {"format": "rle", "rle": encode_mask(mask), "brushlabels": [label]},
+    }
 
 
 class StudioLoop:

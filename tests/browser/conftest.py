@@ -1,4 +1,6 @@
-"""A real Chromium, and a real server over a store in which real corrections were learned with the embedded model."""
+"""A real Chromium, and a real server over a store in which real corrections were learned with the embedded model.
+
+The suite of the real Label Studio has a server of its own (test_label_studio_browser.py)."""
 
 from __future__ import annotations
 

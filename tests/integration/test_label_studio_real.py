@@ -10,21 +10,19 @@ import json
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
+from label_studio_stage import ENVIRONMENT, SECRET, Stage, started
 from pydantic import SecretStr
-from server_process import ROOT, ServerProcess, wait_for
+from server_process import wait_for
 from studio_loop import Loop, drawn, loop_scenes, png
 
-from ovam_labeler.demo.label_studio_process import LabelStudio, ensure_installed
 from ovam_labeler.demo.project import label_config
 from ovam_labeler.demo.scenes import SceneSet
 from ovam_labeler.errors import FetchError
-from ovam_labeler.settings import Settings
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.connect import Wish, connect
 from ovam_labeler.tools.label_studio.connections import Connections
@@ -36,52 +34,11 @@ from token_store.entities import Scope
 
 pytestmark = [pytest.mark.real_label_studio, pytest.mark.slow]
 
-ENVIRONMENT = ROOT / ".venv-label-studio"
-SECRET = "secret-of-this-test"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Label Studio, our server, and a client of both."""
-
-    studio: LabelStudio
-    server: ServerProcess
-    client: LabelStudioClient
-    settings: Settings
-
-    def idle(self) -> None:
-        wait_for(self.server.idle, "the corrections to be learned")
-
-    def version(self, backend: int) -> str:
-        """What /setup says now, as Label Studio stores it."""
-        return str(self.client.call("GET", f"/api/ml/{backend}", timeout=60)["model_version"])
-
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    ensure_installed(ENVIRONMENT)
-    folder = tmp_path_factory.mktemp("label-studio")
-    with LabelStudio(ENVIRONMENT, folder / "studio", folder / "files", ENVIRONMENT / "templates") as studio:
-        settings = Settings(
-            data_dir=folder / "state",
-            label_studio_url=studio.url,
-            label_studio_token=SecretStr(studio.token),
-            webhook_secret=SecretStr(SECRET),
-            fetch_timeout=120,
-            _env_file=None,
-        )
-        environment = {
-            "OVAM_LABEL_STUDIO_URL": studio.url,
-            "OVAM_LABEL_STUDIO_TOKEN": studio.token,
-            "OVAM_WEBHOOK_SECRET": SECRET,
-        }
-        with ServerProcess(folder / "state", folder / "server.log", **environment) as server:
-            # Label Studio waits 100 s for a prediction; the first one also loads the model.
-            wait_for(lambda: server.status()["state"] == "ready", "the base model")
-            yield Stage(studio, server, LabelStudioClient(settings), settings)
-        log = server.text()
-        assert studio.token not in log and SECRET not in log
-        assert "Traceback" not in log
+    with started(tmp_path_factory.mktemp("label-studio")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
