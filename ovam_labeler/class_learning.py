@@ -91,26 +91,28 @@ class ClassLearning:
         began = time.perf_counter()
         found = investigate(trials, lessons, newest)
         metrics = _metrics(trials, positives, found, time.perf_counter() - began)
-        version = self._keep(scope, label.name, trials, found, metrics, considered, options, created_by)
-        reason = str(version.metrics["reason"])
-        return LearnResult(scope, label.name, version.number, ACTIVE in version.aliases, reason, version.metrics)
+        version, demoted = self._keep(scope, label.name, trials, found, metrics, considered, options, created_by)
+        return _result(version, str(version.metrics["reason"]), demoted)
 
-    def withdraw(self, scope: Scope, name: str, why: str) -> None:
-        """Take the active token away: no correction of the class is left that teaches it."""
+    def withdraw(self, scope: Scope, name: str, why: str) -> LearnResult | None:
+        """Take the active token away: no correction of the class is left that teaches it.  None where there is none."""
         current = self._active(scope, name)
         if current is None or not current.source_corrections:
-            return
+            return None
         states = [StateChange(current.number, "rejected", why)]
         self._store.decide(
             scope, name, aliases={ACTIVE: None}, states=states, who=GATE, why=why, expect={ACTIVE: current.number}
         )
+        return LearnResult(scope, name, current.number, False, why, moved=True)
 
-    def dispute(self, scope: Scope, name: str, corrections: Collection[int], why: str, *, nothing_left: bool) -> None:
+    def dispute(
+        self, scope: Scope, name: str, corrections: Collection[int], why: str, *, nothing_left: bool
+    ) -> LearnResult | None:
         """Mark the active token where it was learned from corrections that annotators disagree on now, so that it is used again
-        when they are learned from again; take it away where nothing else teaches the class."""
+        when they are learned from again; take it away, and say so, where nothing else teaches the class."""
         current = self._active(scope, name)
         if current is None or not set(current.source_corrections) & set(corrections):
-            return
+            return None
         self._store.decide(
             scope,
             name,
@@ -120,6 +122,7 @@ class ClassLearning:
             why=why,
             expect={ACTIVE: current.number},
         )
+        return LearnResult(scope, name, current.number, False, why, moved=True) if nothing_left else None
 
     def _keep(
         self,
@@ -131,8 +134,11 @@ class ClassLearning:
         considered: tuple[int, ...],
         options: ProjectOptions,
         created_by: str,
-    ) -> TokenVersion:
-        """Judge against what is active now, and store both in one transaction; think again where that moved meanwhile."""
+    ) -> tuple[TokenVersion, bool]:
+        """Judge against what is active now, and store both in one transaction; think again where that moved meanwhile.
+
+        Returns the version, and whether the class went back to its word.
+        """
         attributor, method = trials.attributor, trials.method
         fingerprint = attributor.fingerprint
         for attempt in range(_ATTEMPTS):
@@ -162,7 +168,7 @@ class ClassLearning:
                 state=moves.state,
             )
             try:
-                return self._store.add_version(
+                version = self._store.add_version(
                     scope,
                     name,
                     new,
@@ -173,6 +179,7 @@ class ClassLearning:
                     why=moves.reason,
                     once=True,
                 )
+                return version, current is not None and ACTIVE in moves.drop_aliases
             except ConflictError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -191,7 +198,7 @@ class ClassLearning:
             if sorted(seen) != list(considered) or version.fingerprint.get("space") != attributor.fingerprint.space:
                 continue
             reason = str(version.metrics.get("reason", ""))
-            current = self._active(scope, name)
+            current, withdrawn = self._active(scope, name), None
             if again and version.metrics.get(DISPUTED) and version.state in ("proven", "unproven"):
                 why = "The annotators' disagreement is over; what it was learned from counts again."
                 back = [StateChange(version.number, version.state, why, {DISPUTED: None})]
@@ -202,9 +209,9 @@ class ClassLearning:
                     why = "A later correction was withdrawn; this version was learned from those that remain."
                     self._store.promote(scope, name, version.number, who=GATE, why=why)
                 else:
-                    self.withdraw(scope, name, "A correction it was learned from was withdrawn.")
+                    withdrawn = self.withdraw(scope, name, "A correction it was learned from was withdrawn.")
                 version = self._store.get_version(scope, name, version.number)
-            return LearnResult(scope, name, version.number, ACTIVE in version.aliases, reason, version.metrics)
+            return _result(version, reason, withdrawn is not None)
         return None
 
     def _active(self, scope: Scope, name: str) -> TokenVersion | None:
@@ -212,6 +219,13 @@ class ClassLearning:
             return self._store.get_version(scope, name, ACTIVE)
         except NotFoundError:
             return None
+
+
+def _result(version: TokenVersion, reason: str, demoted: bool) -> LearnResult:
+    active = ACTIVE in version.aliases
+    return LearnResult(
+        version.scope, version.class_name, version.number, active, reason, version.metrics, moved=active or demoted
+    )
 
 
 def _by_policy(verdict: Verdict, policy: str) -> _Moves:

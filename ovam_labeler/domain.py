@@ -120,8 +120,9 @@ class LearnResult:
     """Outcome of learning one class.
 
     Attributes:
-        version: number of the new token version.
+        version: number of the new token version, or of the one that was withdrawn.
         active: whether it became active; ``reason`` says why or why not in one sentence.
+        moved: whether predictions of the class may use something else now: this version, an earlier one, or the word.
         metrics: ``train_iou``, ``losses``, ``seconds``, ``examples``, and ``word_iou`` / held-out figures if measured.
     """
 
@@ -131,3 +132,4 @@ class LearnResult:
     active: bool
     reason: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    moved: bool = False

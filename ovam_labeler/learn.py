@@ -133,22 +133,26 @@ class LearnService:
             method = find_method(options.method)
             needs = method.needs(self._backend().attributor)
             found = self._lessons.of_class(scope, label, needs)
-            self._dispute(scope, label, found)
+            disputed = self._dispute(scope, label, found)
             if not found.teaches:
-                if not found.held:
-                    self._classes.withdraw(scope, label, "Every correction it was learned from was withdrawn.")
-                return None
+                if found.held:
+                    return disputed
+                return self._classes.withdraw(scope, label, "Every correction it was learned from was withdrawn.")
             if not learning:
                 return None
             return self._classes.learn(
                 scope, Label(label), found.lessons, method, options, newest=None, created_by="review", progress=progress
             )
 
-    def _dispute(self, scope: Scope, label: str, found: Gathered) -> None:
-        """Have the active token go, or be judged again, where it was learned from what annotators disagree on now."""
-        if found.held:
-            why = next(iter(found.held.values())).sentence
-            self._classes.dispute(scope, label, found.held.keys(), why, nothing_left=not found.teaches)
+    def _dispute(self, scope: Scope, label: str, found: Gathered) -> LearnResult | None:
+        """Have the active token go, or be judged again, where it was learned from what annotators disagree on now.
+
+        Returns what became of it where it went.
+        """
+        if not found.held:
+            return None
+        why = next(iter(found.held.values())).sentence
+        return self._classes.dispute(scope, label, found.held.keys(), why, nothing_left=not found.teaches)
 
     def _record(self, correction: Correction, image: LoadedImage, prompt: str, truths: list[Truth]) -> Correction:
         """Store what was decoded; after this the image itself is not needed while its capture is cached."""
@@ -198,11 +202,12 @@ class LearnService:
             try:
                 with translate_errors():
                     found = self._lessons.of_class(scope, truth.label, needs, correction, capture)
-                    self._dispute(scope, truth.label, found)
+                    disputed = self._dispute(scope, truth.label, found)
                     held = found.held.get(correction.id)
                     if held is not None:
                         sentences.append(f"'{truth.label}' is held back: {held.sentence}")
                     if not found.teaches:
+                        results += [disputed] if disputed is not None else []
                         if held is None:
                             sentences.append(f"'{truth.label}' was said not to be here; it is kept as evidence.")
                         continue

@@ -83,8 +83,8 @@ class Learner(Protocol):
     def review_class(self, scope: Scope, label: str, *, progress: Progress | None = None) -> LearnResult | None:
         """Judge a class again by the corrections that remain, after one was retracted; idempotent.
 
-        The token they teach becomes the active one.  Where none is left, the active token is withdrawn and None returned;
-        so it is, without a change, while learning is off or paused and some are left.
+        The token they teach becomes the active one.  Where none is left, the active token is withdrawn, and the result
+        names it.  None where nothing was changed: no token to withdraw, or learning is off or paused and some are left.
         """
 
 

@@ -96,12 +96,17 @@ def validate(source: Path) -> str:
         raise StoreError(f"The backup {source} is incomplete: its table {broken[0]} refers to rows that do not exist.")
     if found is None:
         raise StoreError(f"The backup {source} holds no store: it belongs to another program.")
-    if found[0] not in schema.revisions():
+    return _known_revision(source, str(found[0]))
+
+
+def _known_revision(source: Path, revision: str) -> str:
+    """Raises StoreVersionError: the backup's schema is newer than this program."""
+    if revision not in schema.revisions():
         raise StoreVersionError(
-            f"The backup {source} has schema {found[0]}, newer than this program's {schema.head()}: "
+            f"The backup {source} has schema {revision}, newer than this program's {schema.head()}: "
             "type `pip install --upgrade ovam-labeler`."
         )
-    return str(found[0])
+    return revision
 
 
 def _restore_sqlite(source: Path, location: Location) -> Path | None:
@@ -137,6 +142,14 @@ def _restore_postgres(source: Path, location: Location) -> None:
     listed = _run_postgres("pg_restore", ["--list", str(source)], location)
     if " token_versions " not in listed or " alembic_version " not in listed:
         raise StoreError(f"The backup {source} holds no store: it lacks the table token_versions.")
+    # As a script on stdout: the row of a COPY between its line and the end mark.
+    script = _run_postgres(
+        "pg_restore", ["--data-only", "--table=alembic_version", "--file=-", str(source)], location
+    ).splitlines()
+    begin = next((k for k, line in enumerate(script) if line.startswith("COPY ")), None)
+    if begin is None or script[begin + 1 : begin + 2] in ([], ["\\."]):
+        raise StoreError(f"The backup {source} holds no store: its table alembic_version is empty.")
+    _known_revision(source, script[begin + 1].strip())
     arguments = ["--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error"]
     _run_postgres("pg_restore", [*arguments, f"--dbname={location.url.database}", str(source)], location)
 

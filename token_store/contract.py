@@ -154,10 +154,11 @@ class TokenStore(Registry, Following, Protocol):
 
     # -- housekeeping -----------------------------------------------------------------------------------------------
     def check(self, *, quick: bool = False) -> list[str]:
-        """Durability and schema problems in one sentence each; empty when all is well.
+        """What is wrong, in one sentence each: durability settings, schema, damaged data; empty when all is well.
 
         Args:
-            quick: settings and schema only (milliseconds, for each start), without reading the data.
+            quick: settings and schema only (milliseconds, for each start).  Otherwise every embedding and mask is read
+                and compared with its sha256.
         """
 
     def close(self) -> None: ...

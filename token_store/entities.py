@@ -180,6 +180,19 @@ class AliasChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Added:
+    """A version of a bundle: ``fresh`` is False where the class had this very embedding already.
+
+    Attributes:
+        moved: the move of ``active`` it made; None where it was to make none.
+    """
+
+    version: TokenVersion
+    fresh: bool
+    moved: AliasChange | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StateChange:
     """A version's new state with the figures and the reason for it; ``metrics`` are merged into the stored ones."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from token_store.entities import (
     ALL_TOKENS,
+    Added,
     AliasChange,
     Garbage,
     NewTokenVersion,
@@ -125,7 +126,8 @@ class Registry(Protocol):
         """Take the last move of ``active`` back: to the version before it, or to the word where there was none.
 
         A second rollback goes one further, not forth again.  Versions archived or deleted meanwhile are passed over.
-        A move made by a rollback is not itself a step.
+        A move made by a rollback is not itself a step.  A version that a gate had rejected becomes ``unproven``, as
+        with ``promote``.
 
         Raises:
             NotFoundError: no such token.
@@ -211,6 +213,33 @@ class Registry(Protocol):
         Raises:
             InvalidTokenError: embedding not (n >= 2, E) finite float32, unknown state, empty class name.
             ConflictError: see the class.
+        """
+
+    def add_bundle(
+        self,
+        scope: Scope,
+        versions: Mapping[str, NewTokenVersion],
+        *,
+        aliases: Sequence[str] = (),
+        vacant_aliases: Sequence[str] = (),
+        activate: bool = False,
+        who: str,
+        why: str,
+    ) -> list[Added]:
+        """Store a version each of several classes, all of them or, where one is refused, none: one transaction.
+
+        A class that has this very embedding of its embedding space already gets no other version.
+
+        Args:
+            versions: by class name.
+            aliases: these then point at what is new; ``vacant_aliases``: these too, of classes that lack them.
+            activate: make each the active version, also one that was there, as :meth:`promote` does.
+
+        Returns:
+            In the order of ``versions``.
+
+        Raises:
+            InvalidTokenError: as :meth:`add_version`; names the class.
         """
 
     # -- policy ---------------------------------------------------------------------------------------------------

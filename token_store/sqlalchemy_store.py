@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from token_store import schema
+from token_store import integrity, schema
 from token_store.engine import BUSY_TIMEOUT_MS, create_folder, locate, make_engine, translate
 from token_store.sql.aliases import SqlAliases
+from token_store.sql.bundles import SqlBundles
 from token_store.sql.corrections import SqlCorrections
 from token_store.sql.following import SqlFollowing
 from token_store.sql.jobs import SqlJobs
@@ -40,6 +41,7 @@ _POSTGRES_MUST: dict[str, tuple[tuple[object, ...], str]] = {
 
 class SqlAlchemyStore(
     SqlTokens,
+    SqlBundles,
     SqlAliases,
     SqlSearch,
     SqlTidying,
@@ -53,16 +55,18 @@ class SqlAlchemyStore(
     """:class:`token_store.contract.TokenStore` through SQLAlchemy.  Made by :func:`open_store`."""
 
     def check(self, *, quick: bool = False) -> list[str]:
-        """See :meth:`token_store.contract.TokenStore.check`.  Reads the whole SQLite file unless ``quick``."""
+        """See :meth:`token_store.contract.TokenStore.check`."""
         self._check_usable()
         try:
             with self._engine.connect() as connection:
                 refused = schema.refusal(connection, self._location)
                 problems = [str(refused)] if refused else []
-                if self._location.file is None:
-                    return problems + self._check_settings(connection, "SHOW {}", _POSTGRES_MUST)
-                problems += self._check_settings(connection, "PRAGMA {}", _SQLITE_MUST)
-                return problems if quick else problems + self._check_sqlite_file(connection)
+                ask, must = ("SHOW {}", _POSTGRES_MUST) if self._location.file is None else ("PRAGMA {}", _SQLITE_MUST)
+                problems += self._check_settings(connection, ask, must)
+                if quick or refused:
+                    return problems
+                damage = [] if self._location.file is None else self._check_sqlite_file(connection)
+                return problems + (damage or integrity.problems(connection))
         except (DBAPIError, sqlite3.Error) as error:
             return [str(translate(error, self._location))]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from ovam_labeler.cli.common import err, load_settings, out, print_json
-from ovam_labeler.errors import BadRequestError
+from ovam_labeler.cli.tokens_common import confirm
 
 app = typer.Typer(help="The database: upgrade, check, backup, restore.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -35,7 +35,10 @@ def upgrade(json_output: bool = _JSON) -> None:
 
 @app.command("check")
 def check(json_output: bool = _JSON) -> None:
-    """Whether the database is whole, current and durable.  Changes nothing; exit code 1 where something is wrong."""
+    """Whether the database is whole, current and durable; every embedding and mask is read.
+
+    Changes nothing; exit code 1 where something is wrong.
+    """
     from ovam_labeler.translate import translate_errors
     from token_store import open_store
 
@@ -86,10 +89,7 @@ def restore(
     from ovam_labeler.translate import translate_errors
     from token_store.backup import restore as put_back
 
-    if not yes:
-        if json_output:
-            raise BadRequestError("`db restore --json` replaces the database without asking: add --yes.")
-        typer.confirm("Replace everything the database holds?", abort=True, err=True)
+    confirm("Replace everything the database holds?", yes)
     with translate_errors():
         kept = put_back(source, load_settings().resolved_database_url())
     if json_output:

@@ -18,12 +18,10 @@ from ovam_labeler.cli.tokens_common import (
     scope_json,
     who,
 )
+from ovam_labeler.cli.tokens_touched import Touched, predict_again
 from ovam_labeler.errors import BadRequestError
-from token_store.contract import TokenStore
 from token_store.entities import AliasChange
-
-#: Tasks counted at most.
-_MOST_TASKS = 1000
+from token_store.registry_contract import ACTIVE
 
 
 def promote(
@@ -40,7 +38,7 @@ def promote(
     scope = scope_of(connection, project)
     with open_registry() as store:
         change = store.promote(scope, name, number_or_alias(version), who=who(), why=why or "promoted by hand")
-        touched = _touched(store, change)
+        touched = predict_again(store, [change])
     _report(change, touched, json_output)
 
 
@@ -56,7 +54,7 @@ def rollback(
     scope = scope_of(connection, project)
     with open_registry() as store:
         change = store.rollback(scope, name, who=who(), why=why or "rolled back by hand", steps=steps)
-        touched = _touched(store, change)
+        touched = predict_again(store, [change])
     _report(change, touched, json_output)
 
 
@@ -77,6 +75,7 @@ def archive(
             after = " Predictions then use the word." if "active" in found.aliases else ""
             confirm(f"Version {found.number} of {name!r} is {', '.join(found.aliases)}. Archive it?{after}", yes)
         changes = store.archive(scope, name, found.number, who=who(), why=why or "archived by hand")
+        touched = predict_again(store, [change for change in changes if change.alias == ACTIVE])
     if json_output:
         print_json(
             {
@@ -84,12 +83,14 @@ def archive(
                 **scope_json(scope),
                 "archived": found.number,
                 "aliases": {c.alias: {"before": c.before, "after": c.after} for c in changes},
+                **touched.as_json(),
             }
         )
         return
     say(f"Archived version {found.number} of {name!r} ({scope}).")
     for change in changes:
         say(f"  {change.alias} is gone; it pointed at version {change.before}.")
+    touched.tell()
 
 
 def tag(
@@ -128,14 +129,7 @@ def tag(
     say(f"{what} ({scope}): " + (", ".join(f"{k}={v}" if v else k for k, v in found.items()) or "no tags"))
 
 
-def _touched(store: TokenStore, change: AliasChange) -> int:
-    """How many tasks were last answered with what is no longer active, at most :data:`_MOST_TASKS`."""
-    if change.before == change.after:
-        return 0
-    return len(store.affected_tasks(change.scope, change.class_name, change.before, limit=_MOST_TASKS))
-
-
-def _report(change: AliasChange, touched: int, json_output: bool) -> None:
+def _report(change: AliasChange, touched: Touched, json_output: bool) -> None:
     if json_output:
         print_json(
             {
@@ -144,7 +138,7 @@ def _report(change: AliasChange, touched: int, json_output: bool) -> None:
                 "alias": change.alias,
                 "before": change.before,
                 "after": change.after,
-                "touched_tasks": touched,
+                **touched.as_json(),
             }
         )
         return
@@ -153,6 +147,4 @@ def _report(change: AliasChange, touched: int, json_output: bool) -> None:
         say(f"{change.class_name!r} ({change.scope}): {after} is active already.")
     else:
         say(f"{change.class_name!r} ({change.scope}): predictions now use {after}; before, {before}.")
-    if touched:
-        count = f"{touched} or more" if touched == _MOST_TASKS else str(touched)
-        say(f"Tasks last answered with {before}: {count}; the labeling tool asks again when one is opened.")
+    touched.tell()

@@ -9,6 +9,7 @@ import typer
 
 from ovam_labeler.cli.common import CONNECTION, PROJECT, application, print_json, progress_bar, scope_of
 from ovam_labeler.cli.tokens_common import JSON, note, number_or_alias, open_registry, parse_tags, say, who
+from ovam_labeler.cli.tokens_touched import predict_again
 from token_store.exchange import NO_LICENCE, check_licence
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def import_(
 ) -> None:
     """Take in tokens exported by this program, or a textual inversion of diffusers, as versions of this store.
 
-    Everything is checked before anything is written; one bad token refuses the whole file or folder.  What comes in is
+    Everything is checked before anything is written, and all of it is written at once: one bad token refuses the whole
+    file or folder.  What comes in is
     `unproven`, has the alias `imported`, and is the class's `candidate` unless another version waits as that: look at it with
     `tokens render NAME IMAGE --version imported`, then `tokens promote NAME imported`.
     """
@@ -96,6 +98,7 @@ def import_(
             judged = reference.cut is not None
             check_plausible(incoming, reference)
         done = [] if dry_run else keep(app.store, incoming, scope, attributor, activate=activate, who=who())
+        touched = predict_again(app.store, [one.moved for one in done])
     if not judged and not json_output:
         note("Whether the numbers look like a class of this model was not judged.")
     if json_output:
@@ -105,6 +108,7 @@ def import_(
                 "plausibility_judged": judged,
                 "checked": [{"class_name": i.token.class_name, "kind": i.kind} for i in incoming],
                 "imported": [_imported(i) for i in done],
+                **touched.as_json(),
             }
         )
         return
@@ -118,6 +122,7 @@ def import_(
             say(f"{v.class_name!r} has these very numbers already: version {v.number} ({v.scope}).")
         for warning in result.warnings:
             note(f"warning: {warning}")
+    touched.tell()
 
 
 def _tagged(have: dict[str, str], wanted: dict[str, str | None]) -> bool:

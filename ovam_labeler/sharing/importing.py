@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from backends.contract import Attributor, ReadsInputVectors
 from ovam_labeler.embedding_space import differences, refusal
 from ovam_labeler.errors import BadRequestError
 from ovam_labeler.sharing.plausibility import Reference, implausible
 from token_store import exchange
 from token_store.contract import InvalidTokenError, TokenStore
-from token_store.entities import NewTokenVersion, Scope, TokenVersion
+from token_store.entities import AliasChange, NewTokenVersion, Scope, TokenVersion
 from token_store.exchange import NO_LICENCE, SharedToken
-from token_store.registry_contract import ACTIVE, CANDIDATE
+from token_store.registry_contract import CANDIDATE
 from token_store.safetensors_file import parse, read_bytes
 from token_store.textual_inversion import unpack_inversion
 
@@ -44,11 +42,12 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of an incoming token: ``fresh`` is False where the class had this very embedding already."""
+    """What became of an incoming token; see :class:`token_store.entities.Added`."""
 
     version: TokenVersion
     fresh: bool
     warnings: tuple[str, ...]
+    moved: AliasChange | None = None
 
 
 def read_path(path: Path, attributor: Attributor, *, name: str | None = None) -> list[Incoming]:
@@ -101,34 +100,27 @@ def keep(
     activate: bool,
     who: str,
 ) -> list[Imported]:
-    """Store checked tokens as ``unproven`` versions, aliased ``imported``, and ``active`` where the user says so.
+    """Store checked tokens as ``unproven`` versions, aliased ``imported``, and ``active`` where the user says so: all in
+    one transaction, so that a crash or a full disk leaves none of them.
 
     Otherwise a version becomes the class's ``candidate``, unless another one waits as that already.
 
     What the file says of its figures is kept as ``claimed``: evidence is only what was measured here.
     """
-    done = []
-    for one in incoming:
-        warnings = _differences(one.token, attributor)
-        name, why = one.token.class_name, f"imported from a {one.kind} file"
-        versions = store.list_versions(scope, name)
-        known = next((v for v in versions if _equal(v, one.token)), None)
-        if known is not None:
-            if activate and ACTIVE not in known.aliases:
-                store.promote(scope, name, known.number, who=who, why=why)
-                known = store.get_version(scope, name, known.number)
-            done.append(Imported(known, False, warnings))
-            continue
-        waiting = any(CANDIDATE in v.aliases for v in versions)
-        aliases = (IMPORTED, ACTIVE) if activate else (IMPORTED,) if waiting else (IMPORTED, CANDIDATE)
-        version = store.add_version(scope, name, _new(one, who), aliases=aliases, why=why)
-        done.append(Imported(version, True, warnings))
-    return done
-
-
-def _equal(version: TokenVersion, token: SharedToken) -> bool:
-    same_space = version.fingerprint.get("space") == token.fingerprint["space"]
-    return same_space and np.array_equal(version.embedding, token.embedding)
+    kinds = " and a ".join(sorted({one.kind for one in incoming}))
+    added = store.add_bundle(
+        scope,
+        {one.token.class_name: _new(one, who) for one in incoming},
+        aliases=(IMPORTED,),
+        vacant_aliases=() if activate else (CANDIDATE,),
+        activate=activate,
+        who=who,
+        why=f"imported from a {kinds} file",
+    )
+    return [
+        Imported(done.version, done.fresh, _differences(one.token, attributor), done.moved)
+        for one, done in zip(incoming, added, strict=True)
+    ]
 
 
 def _new(one: Incoming, who: str) -> NewTokenVersion:

@@ -10,13 +10,10 @@ from sqlalchemy.orm import Session
 
 from token_store.contract import StoreError
 from token_store.entities import AliasChange, Scope, StateChange, TokenVersion
-from token_store.registry_contract import ACTIVE, CANDIDATE
+from token_store.registry_contract import ACTIVE
 from token_store.sql import values
 from token_store.sql.token_rows import SqlTokenRows, alias_name, details_of, entity, load
 from token_store.tables import AliasMoveRow, AliasRow, TokenRow, TokenTagRow, TokenVersionRow, VersionTagRow
-
-#: States a human's promotion overrules.
-_OVERRULED = ("rejected", "archived")
 
 
 class SqlAliases(SqlTokenRows):
@@ -35,14 +32,7 @@ class SqlAliases(SqlTokenRows):
         with self._write() as session:
             token = self._token_for_update(session, scope, class_name)
             self._expect(session, token, expect)
-            row = load(session, scope, class_name, version)
-            if row.state in _OVERRULED:
-                self._change_state(session, row, "unproven", who=who, why=why)
-            candidate = session.get(AliasRow, (token.id, CANDIDATE))
-            if candidate is not None and candidate.number == row.number:
-                self._move_alias(session, token, CANDIDATE, None, who=who, why=why)
-            moved = self._move_alias(session, token, ACTIVE, row.number, who=who, why=why)
-            return moved or AliasChange(scope, class_name, ACTIVE, row.number, row.number)
+            return self._make_active(session, token, load(session, scope, class_name, version), who=who, why=why)
 
     def rollback(self, scope: Scope, class_name: str, *, who: str, why: str, steps: int = 1) -> AliasChange:
         """See :meth:`token_store.registry_contract.Registry.rollback`."""
@@ -56,6 +46,8 @@ class SqlAliases(SqlTokenRows):
             target = before
             for _ in range(steps):
                 target = self._step_back(session, token, target)
+            if target is not None:
+                self._overrule(session, load(session, scope, class_name, target), who=who, why=why)
             return self._put_alias(session, token, ACTIVE, target, who=who, what="rollback", why=why)
 
     def archive(self, scope: Scope, class_name: str, version: int, *, who: str, why: str) -> list[AliasChange]:

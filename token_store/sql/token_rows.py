@@ -11,10 +11,13 @@ from sqlalchemy.orm import Session
 from token_store import tensor_codec
 from token_store.contract import ConflictError, InvalidTokenError, InvalidValueError, NotFoundError
 from token_store.entities import TOKEN_STATES, AliasChange, NewTokenVersion, Scope, TokenVersion
-from token_store.registry_contract import ACTIVE
+from token_store.registry_contract import ACTIVE, CANDIDATE
 from token_store.sql import values
 from token_store.sql.session import SqlTransactions
 from token_store.tables import AliasMoveRow, AliasRow, TokenRow, TokenVersionRow, VersionSourceRow
+
+#: States that being made active again overrules.
+_OVERRULED = ("rejected", "archived")
 
 
 class SqlTokenRows(SqlTransactions):
@@ -80,6 +83,23 @@ class SqlTokenRows(SqlTransactions):
         kind = f"{what}.remove" if number is None else f"{what}.set"
         self._record(session, who=who, what=kind, why=why, details=details)
         return AliasChange(scope, token.class_name, alias, old, number)
+
+    def _make_active(
+        self, session: Session, token: TokenRow, row: TokenVersionRow, *, who: str, why: str
+    ) -> AliasChange:
+        """See :meth:`token_store.registry_contract.Registry.promote`."""
+        self._overrule(session, row, who=who, why=why)
+        candidate = session.get(AliasRow, (token.id, CANDIDATE))
+        if candidate is not None and candidate.number == row.number:
+            self._move_alias(session, token, CANDIDATE, None, who=who, why=why)
+        moved = self._move_alias(session, token, ACTIVE, row.number, who=who, why=why)
+        scope = Scope(token.connection, token.project)
+        return moved or AliasChange(scope, token.class_name, ACTIVE, row.number, row.number)
+
+    def _overrule(self, session: Session, row: TokenVersionRow, *, who: str, why: str) -> None:
+        """What is used again is neither rejected nor put away."""
+        if row.state in _OVERRULED:
+            self._change_state(session, row, "unproven", who=who, why=why)
 
     def _change_state(
         self,

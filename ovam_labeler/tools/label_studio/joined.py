@@ -9,7 +9,8 @@ from ovam_labeler.tools.label_studio.corrections import TOOL
 from ovam_labeler.tools.label_studio.event_service import EventService
 from ovam_labeler.tools.label_studio.measuring import Measurer
 from ovam_labeler.tools.label_studio.predict_service import PredictService
-from ovam_labeler.tools.label_studio.push import PUSH, Pusher
+from ovam_labeler.tools.label_studio.push import Pusher
+from ovam_labeler.tools.label_studio.push_queue import PUSH, PushQueue
 from ovam_labeler.tools.label_studio.reconcile import Reconciler
 from ovam_labeler.tools.label_studio.setup_service import SetupService
 from ovam_labeler.tools.label_studio.tool import LabelStudioTool
@@ -26,7 +27,7 @@ class LabelStudioServices:
     setup: SetupService
     predict: PredictService
     events: EventService
-    pusher: Pusher
+    pushes: PushQueue
     reconciler: Reconciler
 
 
@@ -41,11 +42,12 @@ def join(application: Application) -> LabelStudioServices:
         tool = LabelStudioTool(application.settings)
     predict = PredictService(application, tool)
     events = EventService(application, application.jobs.notify, tool.known_image)
-    pusher = Pusher(application, tool, predict)
-    predict.hand_over = pusher.hand_over
+    pushes = PushQueue(application.settings, application.store, tool.connections, application.jobs.notify)
+    pusher = Pusher(application, tool, predict, pushes)
+    predict.hand_over = pushes.hand_over
     application.add_handler(PUSH, pusher)
     application.on_learned(Measurer(application, tool).learned)
     application.on_learned(pusher.learned)
     reconciler = Reconciler(tool.connections, events, application)
     events.on_training = reconciler.start
-    return LabelStudioServices(tool, SetupService(application, tool, predict), predict, events, pusher, reconciler)
+    return LabelStudioServices(tool, SetupService(application, tool, predict), predict, events, pushes, reconciler)

@@ -19,12 +19,11 @@ from ovam_labeler.tools.contract import ParsedConfig
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.connection import PageMissingError
 from ovam_labeler.tools.label_studio.predict_service import PredictService
+from ovam_labeler.tools.label_studio.push_queue import PushQueue, scope_of_job
 from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 from token_store.entities import Job, Scope
 
 log = logging.getLogger(__name__)
-
-PUSH = "push"
 
 #: Tasks of one job: learning a correction that comes meanwhile waits for no more than these.
 TASKS = 10
@@ -41,49 +40,21 @@ UNCERTAINTY = "Uncertainty sampling"
 
 
 class Pusher:
-    """Queues push jobs and runs them (a :class:`ovam_labeler.jobs.contract.JobHandler`).  Thread-safe."""
+    """Runs push jobs (a :class:`ovam_labeler.jobs.contract.JobHandler`).  Thread-safe."""
 
-    def __init__(self, application: Application, tool: LabelStudioTool, predict: PredictService) -> None:
+    def __init__(
+        self, application: Application, tool: LabelStudioTool, predict: PredictService, queue: PushQueue
+    ) -> None:
         self._application = application
         self._tool = tool
         self._predict = predict
+        self._queue = queue
 
-    # -- queueing -------------------------------------------------------------------------------------------------
     def learned(self, job: Job, results: Sequence[LearnResult]) -> None:
         """Told after each learned correction.  Several in a row give one push."""
-        scope = Scope(str(job.payload.get("connection", "")), str(job.payload.get("project", "")))
-        if any(result.active for result in results):
-            self.later(scope)
+        if any(result.moved for result in results):
+            self._queue.later(scope_of_job(job))
 
-    def later(self, scope: Scope) -> Job | None:
-        """Queue a push of the project's next open tasks, unless one waits already or pushing is off."""
-        settings = self._application.settings
-        if self._predict.options(scope).push < 1 or not self._tool.connections.knows(scope.connection):
-            return None
-        if any(_scope(job) == scope and not job.payload.get("tasks") for job in self._waiting()):
-            return None
-        return self._add(scope, settings.push_delay)
-
-    def hand_over(self, scope: Scope, tasks: Sequence[str]) -> bool:
-        """Take over tasks that cannot be predicted while Label Studio waits.  False where it is not configured so."""
-        if self._application.settings.batches != "push" or not self._tool.connections.knows(scope.connection):
-            return False
-        waiting = {str(t) for job in self._waiting() if _scope(job) == scope for t in job.payload.get("tasks") or ()}
-        if fresh := [task for task in dict.fromkeys(tasks) if task not in waiting]:
-            self._add(scope, 0.0, tasks=fresh)
-        return True
-
-    def _add(self, scope: Scope, delay: float, **payload: Any) -> Job:
-        due = datetime.now(UTC) + timedelta(seconds=delay)
-        where = {"connection": scope.connection, "project": scope.project}
-        job = self._application.store.add_job(PUSH, {**where, **payload}, run_after=due)
-        self._application.jobs.notify()
-        return job
-
-    def _waiting(self) -> list[Job]:
-        return self._application.store.list_jobs(states=("queued",), kinds=(PUSH,), limit=1000)
-
-    # -- running --------------------------------------------------------------------------------------------------
     def run(self, job: Job, progress: Progress) -> Mapping[str, Any]:
         """See :meth:`ovam_labeler.jobs.contract.JobHandler.run`.
 
@@ -91,9 +62,9 @@ class Pusher:
             ``{"version", "pushed", "there", "failed", "pruned", "left"}``: tasks that were given a prediction, had one of
             this version, got none; stale predictions deleted; tasks left to the next job.
         """
-        scope = _scope(job)
+        scope = scope_of_job(job)
         if self._learning(scope) and datetime.now(UTC) - job.created_at < PATIENCE and not job.payload.get("tasks"):
-            self._add(scope, self._application.settings.push_delay)
+            self._queue.postpone(scope)
             return {"postponed": "Corrections of this project wait to be learned first."}
         client = self._tool.connections.client(scope.connection)
         project = client.project(scope.project)
@@ -107,15 +78,15 @@ class Pusher:
         done = self._push(client, scope, config, options, version, tasks, progress)
         rest = given[TASKS:]
         if rest:
-            self._add(scope, 0.0, tasks=rest)
+            self._queue.add(scope, 0.0, tasks=rest)
         return {"version": version, **done, "left": len(rest)}
 
     def gave_up(self, job: Job, sentence: str) -> None:
-        log.warning("Predictions of project %s were not pushed: %s", _scope(job), sentence)
+        log.warning("Predictions of project %s were not pushed: %s", scope_of_job(job), sentence)
 
     def _learning(self, scope: Scope) -> bool:
         jobs = self._application.store.list_jobs(states=("queued",), kinds=(LEARN,), limit=1000)
-        return any(_scope(job) == scope and job.run_after <= datetime.now(UTC) for job in jobs)
+        return any(scope_of_job(job) == scope and job.run_after <= datetime.now(UTC) for job in jobs)
 
     def _open(self, client: LabelStudioClient, scope: Scope, options: ProjectOptions) -> list[dict[str, Any]]:
         """The tasks that nobody has annotated, in the order of the label stream, at most ``push`` of them."""
@@ -146,7 +117,7 @@ class Pusher:
                     counts["failed"] += 1
                     continue
                 if made["model_version"] != version:  # a token landed meanwhile: its own push comes next
-                    self.later(scope)
+                    self._queue.later(scope)
                     break
                 # Asked again at the last moment: the label stream may have asked for this task while we worked.
                 again = client.predictions(int(task["id"]))
@@ -192,10 +163,6 @@ def follow_title(client: LabelStudioClient, project: str, version: str) -> bool:
             client.set_backend(backend, title=version)
             changed = True
     return changed
-
-
-def _scope(job: Job) -> Scope:
-    return Scope(str(job.payload.get("connection", "")), str(job.payload.get("project", "")))
 
 
 def _age(prediction: Mapping[str, Any]) -> timedelta:

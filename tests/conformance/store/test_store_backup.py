@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
+from sqlalchemy import text
 from token_store_samples import PROJECT, correction, version
 
 from token_store import backup as copies
 from token_store import open_store
 from token_store.contract import StoreError, StoreVersionError
+from token_store.engine import locate, make_engine
 
 
 def filled(url: str) -> None:
@@ -109,6 +112,28 @@ def test_what_is_no_backup_changes_nothing(tmp_path: Path) -> None:
             copies.restore(tmp_path / name, store)
     assert store.read_bytes() == before
     assert not list(tmp_path.glob("store.db.before*"))
+
+
+def test_a_newer_program_s_backup_changes_nothing_on_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
+    with postgres.database() as url, postgres.database() as newer:
+        filled(url)
+        filled(newer)
+        engine = make_engine(locate(newer))
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            connection.execute(text("DELETE FROM token_aliases"))
+        copies_file = tmp_path / "newer.backup"
+        engine.dispose()
+        dumped = copies._run_postgres("pg_dump", ["--format=custom", f"--file={copies_file}"], locate(newer))
+        assert dumped == ""
+        with pytest.raises(StoreVersionError, match="schema 9999, newer than"):
+            copies.restore(copies_file, url)
+        (tmp_path / "text").write_text("no backup at all")
+        with pytest.raises(StoreError, match="pg_restore failed"):
+            copies.restore(tmp_path / "text", url)
+        store = open_store(url)
+        assert store.get_version(PROJECT, "cat", "active").number == 1
+        store.close()
 
 
 def test_backup_refuses_to_overwrite_and_what_is_no_store(tmp_path: Path) -> None:

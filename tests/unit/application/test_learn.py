@@ -444,9 +444,10 @@ def test_a_retracted_correction_is_unlearned(app: OvamApplication, tool: Tool) -
     app.store.retract_corrections(SCOPE, ["2"], note="The annotation was deleted.", job_kind="review")
     (job,) = app.store.list_jobs(kinds=["review"])
     result = app.learner.review_class(SCOPE, job.payload["label"])
-    assert result is not None and (result.version, result.active) == (1, True)
+    assert result is not None and (result.version, result.active, result.moved) == (1, True, True)
     app.store.retract_corrections(SCOPE, ["1"], note="The annotation was deleted.", job_kind="review")
-    assert app.learner.review_class(SCOPE, "x") is None
+    result = app.learner.review_class(SCOPE, "x")
+    assert result is not None and (result.version, result.active, result.moved) == (1, False, True)
     assert app.store.get_token(SCOPE, "x").aliases == {}
     assert propose(app, good, "x").source == "word"
     assert app.learner.review_class(SCOPE, "x") is None

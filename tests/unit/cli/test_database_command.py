@@ -12,7 +12,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from ovam_labeler.cli.main import app as cli
-from ovam_labeler.errors import OvamError
+from ovam_labeler.errors import NotConfirmedError, OvamError
 from token_store import open_store
 from token_store.entities import NewTokenVersion, Scope
 
@@ -25,8 +25,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data" / "ovam.sqlite3"
 
 
-def run(*arguments: str, typed: str = "") -> Result:
-    return CliRunner().invoke(cli, ["db", *arguments], input=typed)
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["db", *arguments])
 
 
 def add(path: Path, value: float) -> None:
@@ -58,9 +58,10 @@ def test_backup_and_restore(path: Path, tmp_path: Path) -> None:
     assert json.loads(run("backup", str(tmp_path / "copy"), "--json").output)["bytes"] > 0
     assert "exists" in str(run("backup", str(tmp_path / "copy")).exception)
     add(path, 2)
-    asked = run("restore", str(tmp_path / "copy"), typed="n\n")
-    assert asked.exit_code == 1 and open_store(path).get_version(SCOPE, "cat", "active").number == 2
-    assert "add --yes" in str(run("restore", str(tmp_path / "copy"), "--json").exception)
+    for arguments in ((), ("--json",)):
+        asked = run("restore", str(tmp_path / "copy"), *arguments)
+        assert isinstance(asked.exception, NotConfirmedError) and asked.exception.exit_code == 3
+        assert "--yes" in str(asked.exception) and open_store(path).get_version(SCOPE, "cat", "active").number == 2
     done = json.loads(run("restore", str(tmp_path / "copy"), "--yes", "--json").output)
     assert Path(done["kept"]).is_file()
     assert open_store(path).get_version(SCOPE, "cat", "active").number == 1

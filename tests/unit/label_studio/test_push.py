@@ -14,7 +14,8 @@ from protocol_helpers import DrawnApplication, brush, captured, half, predict_bo
 from ovam_labeler.domain import LearnResult
 from ovam_labeler.tools.label_studio import asked
 from ovam_labeler.tools.label_studio.app import create_app
-from ovam_labeler.tools.label_studio.push import PRUNE_AFTER, PUSH, TASKS, Pusher
+from ovam_labeler.tools.label_studio.push import PRUNE_AFTER, TASKS, Pusher
+from ovam_labeler.tools.label_studio.push_queue import PUSH, PushQueue
 from token_store.entities import CorrectionMask, Job, Scope
 
 SCOPE = Scope("default", "2")
@@ -30,12 +31,12 @@ class Stage:
         self.http = create_app(application).test_client()  # type: ignore[arg-type]
         self.pusher: Pusher = application.handlers[PUSH]
 
-    def learned(self, active: bool = True) -> None:
+    def learned(self, active: bool = True, demoted: bool = False) -> None:
         self.application.proposer.generation += 1
         job = self.application.store.add_job("learn", {"connection": "default", "project": "2"})
         self.application.store.finish_job(job.id, state="cancelled")
         for listener in self.application.listeners:
-            listener(job, [LearnResult(SCOPE, "disc", 1, active, "")])
+            listener(job, [LearnResult(SCOPE, "disc", 1, active, "", moved=active or demoted)])
 
     def waiting(self) -> list[Job]:
         return self.application.store.list_jobs(states=("queued",), kinds=(PUSH,))
@@ -77,6 +78,8 @@ def test_tokens_that_land_in_a_row_give_one_push_of_the_next_open_tasks(stage: C
     assert served is not None and served.model_version == "ovam-drawn-3-2-exclusive"
     it.learned(active=False)
     assert it.waiting() == [], "a version that is not used changes no mask"
+    it.learned(active=False, demoted=True)
+    assert len(it.waiting()) == 1, "a class that goes back to its word has other masks"
 
 
 def test_nothing_is_stored_twice_for_one_version(stage: Callable[..., Stage]) -> None:
@@ -191,8 +194,8 @@ def test_pushing_can_be_off_and_an_unknown_label_studio_gets_nothing(
     it.application.store.put_project_options(SCOPE, {"push": 0})
     it.learned()
     assert it.waiting() == []
-    create_app(application)  # type: ignore[arg-type]
-    assert application.handlers[PUSH].later(SCOPE) is None and not application.handlers[PUSH].hand_over(SCOPE, ["1"])
+    queue = PushQueue(application.settings, application.store, application.tool.connections)
+    assert queue.later(SCOPE) is None and not queue.hand_over(SCOPE, ["1"])
 
 
 def test_the_twin_of_a_request_under_way_is_answered_with_nothing(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import struct
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 import safetensors.numpy
 from token_registry import Registry
 
-from token_store.entities import Scope
+from token_store.entities import Scope, ServedPrediction
 from token_store.exchange import SharedToken, pack, unpack
+from token_store.sql.bundles import SqlBundles
 
 
 def shared(registry: Registry, word: str = "cat", **fields: Any) -> SharedToken:
@@ -197,6 +200,39 @@ def test_one_bad_token_refuses_the_whole_bundle(registry: Registry, tmp_path: Pa
     (tmp_path / "c.safetensors").write_bytes(pack([good, shared(registry, "cat", embedding=noise)]))
     assert "'cat'" in registry.run("import", tmp_path / "c.safetensors", code=2)[1]
     nothing_is_written(registry)
+
+
+def test_a_disk_that_fills_up_half_way_leaves_nothing(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One transaction for the bundle: what fails at its third token takes the first two back."""
+    tokens = [shared(registry, name) for name in ("cat", "dog", "car")]
+    (tmp_path / "three.safetensors").write_bytes(pack(tokens))
+    original, calls = SqlBundles._move_alias, []
+
+    def full(self: SqlBundles, session: object, token: object, alias: str, *rest: object, **named: object) -> object:
+        calls.append(alias)
+        if len(calls) == 5:
+            raise sqlite3.OperationalError("database or disk is full")
+        return original(self, session, token, alias, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SqlBundles, "_move_alias", full)
+    assert "disk or quota" in registry.run("import", tmp_path / "three.safetensors", code=1)[1]
+    nothing_is_written(registry)
+    monkeypatch.undo()
+
+
+def test_activating_an_import_has_open_tasks_predicted_again(registry: Registry, tmp_path: Path) -> None:
+    registry.environment["OVAM_LABEL_STUDIO_URL"] = "http://studio"
+    old = registry.add("cat", push=0.3)
+    (tmp_path / "x.safetensors").write_bytes(pack([shared(registry)]))
+    store = registry.store()
+    store.put_served([ServedPrediction(Scope("default", "7"), "1", "v", {}, {}, datetime.now(UTC), {"cat": old.id})])
+    store.close()
+    assert registry.json("import", tmp_path / "x.safetensors")["predicted_again"] == []
+    found = registry.json("import", tmp_path / "x.safetensors", "--activate")
+    assert (found["imported"][0]["fresh"], found["predicted_again"]) == (False, ["default/7"])
+    assert registry.json("list")[0]["aliases"] == {"active": 2, "imported": 2}
 
 
 def test_links_in_a_folder_are_not_followed(registry: Registry, tmp_path: Path) -> None:

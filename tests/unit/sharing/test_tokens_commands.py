@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from token_registry import Registry
 
-from token_store.entities import Scope
+from ovam_labeler.tools.label_studio.push_queue import PUSH
+from token_store.entities import Scope, ServedPrediction
 
 PROJECT = Scope("default", "7")
 IN_PROJECT = ("--connection", "default", "--project", "7")
@@ -90,23 +92,60 @@ def test_promote_and_rollback(filled: Registry) -> None:
     assert "zebra" in filled.run("promote", "zebra", code=2)[1]
 
 
-def test_tasks_answered_with_the_old_version_are_counted(filled: Registry) -> None:
-    from datetime import UTC, datetime
-
-    from token_store.entities import ServedPrediction
-
-    store = filled.store()
-    old = store.get_version(Scope.everywhere(), "cat", "active")
+def serve(registry: Registry, class_name: str, version: int | str, count: int = 3, scope: Scope = PROJECT) -> None:
+    """As if tasks 0 to ``count`` had been answered with that version of a global token."""
+    store = registry.store()
+    used = store.get_version(Scope.everywhere(), class_name, version)
+    now = datetime.now(UTC)
     store.put_served(
         [
-            ServedPrediction(PROJECT, str(k), "v", {}, {"cat": old.number}, datetime.now(UTC), {"cat": old.id})
-            for k in range(3)
+            ServedPrediction(scope, str(k), "v", {}, {class_name: used.number}, now, {class_name: used.id})
+            for k in range(count)
         ]
     )
     store.close()
+
+
+def pushes(registry: Registry) -> list[object]:
+    store = registry.store()
+    jobs = store.list_jobs(states=("queued",), kinds=(PUSH,))
+    store.close()
+    return [job.payload for job in jobs]
+
+
+def test_tasks_answered_with_the_old_version_are_counted(filled: Registry) -> None:
+    serve(filled, "cat", "active")
     assert filled.json("promote", "cat")["touched_tasks"] == 3
     assert filled.json("rollback", "cat")["touched_tasks"] == 0
-    assert "answered with version 2: 3;" in filled.run("promote", "cat", "3")[0]
+    text, _ = filled.run("promote", "cat", "3")
+    assert "answered with what was in use before: 3." in text and "when they are opened" in text
+    assert pushes(filled) == [], "no labeling tool is known that could be handed anything"
+
+
+@pytest.mark.parametrize("command", [("promote", "cat"), ("rollback", "cat"), ("archive", "cat", "active", "--yes")])
+def test_a_move_has_the_server_predict_open_tasks_again(filled: Registry, command: tuple[str, ...]) -> None:
+    filled.environment["OVAM_LABEL_STUDIO_URL"] = "http://studio"
+    serve(filled, "cat", "active")
+    serve(filled, "cat", "active", 1, Scope("unknown", "1"))
+    found = filled.json(*command)
+    assert (found["touched_tasks"], found["predicted_again"]) == (4, ["default/7"])
+    assert pushes(filled) == [{"connection": "default", "project": "7"}]
+    # A second move before the push: the push that waits does for both.
+    filled.run("promote", "cat", "1")
+    serve(filled, "cat", 1)
+    text, _ = filled.run("promote", "cat", "3")
+    assert "predicts the next open tasks of default/7 again" in text and len(pushes(filled)) == 1
+
+
+def test_a_move_that_changes_no_mask_queues_nothing(filled: Registry) -> None:
+    filled.environment["OVAM_LABEL_STUDIO_URL"] = "http://studio"
+    serve(filled, "cat", "active")
+    assert filled.json("promote", "cat", "2")["predicted_again"] == []
+    assert filled.json("archive", "cat", "1")["predicted_again"] == []
+    store = filled.store()
+    store.put_project_options(PROJECT, {"push": 0})
+    store.close()
+    assert filled.json("promote", "cat")["predicted_again"] == [] and pushes(filled) == []
 
 
 def test_compare(filled: Registry) -> None:

@@ -24,6 +24,7 @@ class Registry:
         self.folder = folder
         self.attributor = attributor
         folder.mkdir(parents=True, exist_ok=True)
+        self.environment = {"OVAM_DATA_DIR": str(folder), "OVAM_MODEL": "embedded", "COLUMNS": "200"}
         self.url = f"sqlite:///{folder / 'ovam.sqlite3'}"
 
     def store(self) -> TokenStore:
@@ -56,8 +57,7 @@ class Registry:
 
     def run(self, *arguments: object, code: int = 0) -> tuple[str, str]:
         """(stdout, stderr) of a command; an error is one sentence, as ``main.run`` prints it."""
-        environment = {"OVAM_DATA_DIR": str(self.folder), "OVAM_MODEL": "embedded", "COLUMNS": "200"}
-        result = CliRunner().invoke(app, ["tokens", *map(str, arguments)], env=environment)
+        result = CliRunner().invoke(app, ["tokens", *map(str, arguments)], env=self.environment)
         if isinstance(result.exception, OvamError):
             assert result.exception.exit_code == code, str(result.exception)
             assert str(result.exception).count("\n") == 0 and str(result.exception)[-1] in ".'`"

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic import command
+from sqlalchemy import text
 
-from token_store import open_store, schema
+from token_store import open_store, schema, tensor_codec
 from token_store.engine import WRITES, locate, make_engine
 from token_store.entities import Scope
 from token_store.registry_contract import ACTIVE
@@ -135,16 +137,40 @@ def test_killed_while_promoting_the_alias_is_where_it_was_said_to_be(store_url: 
 @pytest.mark.slow
 def test_killed_while_migrating_the_store_opens(new_database: Callable[[], str]) -> None:
     moments, cut = random.Random(3), 0
+    whole = start(old_database(new_database()), "migrant", "migrate")
+    assert whole.stdout is not None and whole.stdout.readline() == "opening\n"
+    began = time.monotonic()
+    assert whole.stdout.readline() == "opened\n"
+    took = time.monotonic() - began
+    whole.communicate()
     for _ in range(KILLS):
-        url = new_database()
-        engine = make_engine(locate(url), for_migration=True)
-        with engine.execution_options(**{WRITES: True}).begin() as connection:
-            command.upgrade(schema.alembic_config(connection), "0001")
-        engine.dispose()
-        lines = killed(start(url, "migrant", "migrate"), moments.uniform(0, 2))
+        url = old_database(new_database())
+        lines = killed(start(url, "migrant", "migrate"), moments.uniform(0, took))
         cut += ["opened"] not in lines
         store = open_store(url)
         assert store.check() == []
-        assert store.list_tokens() == []
+        assert [v.number for v in store.list_versions(SCOPE, "cat")] == [1]
+        assert store.get_token(SCOPE, "cat").aliases == {ACTIVE: 1}
         store.close()
+    assert cut, "no kill came while the migration ran"
     print(f"{cut} of {KILLS} were cut off before the store was open")
+
+
+def old_database(url: str) -> str:
+    """A database as the first program left it, with one version of a class."""
+    engine = make_engine(locate(url), for_migration=True)
+    data, sha256 = tensor_codec.encode_embedding(np.ones((2, 3), np.float32))
+    with engine.execution_options(**{WRITES: True}).begin() as connection:
+        command.upgrade(schema.alembic_config(connection), "0001")
+        when = "2026-11-23 10:00:00.000000" if connection.dialect.name == "sqlite" else "2026-11-23 10:00:00+00:00"
+        for statement in (
+            "INSERT INTO tokens (id, connection, project, class_name, last_number, created_at) "
+            "VALUES (1, 'default', '1', 'cat', 1, :when)",
+            "INSERT INTO token_versions (id, token_id, number, fingerprint, embedding, sha256, recipe, metrics, state, "
+            "created_by, created_at) VALUES (1, 1, 1, '{\"space\": \"a\"}', :data, :sha256, '{}', '{}', 'unproven', 'old', :when)",
+            "INSERT INTO token_aliases (token_id, alias, number, updated_at) VALUES (1, 'active', 1, :when)",
+        ):
+            given = {"when": when, "data": data, "sha256": sha256}
+            connection.execute(text(statement), {k: v for k, v in given.items() if f":{k}" in statement})
+    engine.dispose()
+    return url
