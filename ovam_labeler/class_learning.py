@@ -174,7 +174,9 @@ class ClassLearning:
                     new,
                     aliases=moves.aliases,
                     drop_aliases=moves.drop_aliases,
-                    states=_demotions(current if usable else None, verdict, moves, evidence.set_aside),
+                    states=self._demotions(
+                        scope, name, current if usable else None, verdict, moves, evidence.set_aside
+                    ),
                     expect={ACTIVE: current.number if current is not None else None},
                     why=moves.reason,
                     once=True,
@@ -184,6 +186,28 @@ class ClassLearning:
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("the loop returns or raises")
+
+    def _demotions(
+        self,
+        scope: Scope,
+        name: str,
+        current: TokenVersion | None,
+        verdict: Verdict,
+        moves: _Moves,
+        set_aside: tuple[int, ...],
+    ) -> list[StateChange]:
+        """The current token is rejected where it goes for its word; and where a new one takes over, so is every earlier one
+        that was learned from a correction the others contradict: it is no version to go back to."""
+        if verdict.use == "word" and ACTIVE in moves.drop_aliases:
+            return [] if current is None else [StateChange(current.number, "rejected", verdict.reason)]
+        if ACTIVE not in moves.aliases or not set_aside:
+            return []
+        changes = []
+        for version in self._store.newest_versions(scope, name, states=("proven", "unproven"), limit=1000):
+            if wrong := sorted(set(version.source_corrections) & set(set_aside)):
+                why = f"It was learned from correction {', '.join(map(str, wrong))}, which the others contradict."
+                changes.append(StateChange(version.number, "rejected", why, {"demoted": why}))
+        return changes
 
     def _already(
         self, scope: Scope, name: str, considered: tuple[int, ...], attributor: Attributor, *, again: bool
@@ -242,21 +266,6 @@ def _by_policy(verdict: Verdict, policy: str) -> _Moves:
     if verdict.use == "word":
         return _Moves(verdict.state, verdict.reason, drop_aliases=(ACTIVE,))
     return _Moves(verdict.state, verdict.reason, (ACTIVE,) if verdict.use == "new" else ())
-
-
-def _demotions(
-    current: TokenVersion | None, verdict: Verdict, moves: _Moves, set_aside: tuple[int, ...]
-) -> list[StateChange]:
-    """The current token is rejected where it goes for its word, or was learned from a correction the others contradict."""
-    if current is None or (ACTIVE not in moves.aliases and ACTIVE not in moves.drop_aliases):
-        return []
-    if verdict.use == "word" and moves.drop_aliases:
-        return [StateChange(current.number, "rejected", verdict.reason)]
-    wrong = sorted(set(current.source_corrections) & set(set_aside))
-    if not wrong:
-        return []
-    why = f"It was learned from correction {', '.join(map(str, wrong))}, which the others contradict."
-    return [StateChange(current.number, "rejected", why, {"demoted": why})]
 
 
 def _metrics(trials: Trials, positives: Sequence[Lesson], found: Findings, seconds: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ What the constants were chosen by is in docs/registry.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -25,12 +26,12 @@ MARGIN = 0.05
 #: they take back at most the margin; so many of them take back half of it.
 ACCEPTED_HALF = 4
 
-#: A correction contradicts the others where its agreement with them is under this part of their own with each other
-#: (validation: of eight right ones none was under .8, of eight wrong ones beside three right ones none over .6) ...
-AGREEMENT_RATIO = 0.65
-#: ... and where they do agree: designs of one class can be so unlike that tokens of one do not find the other, and then
-#: nothing is known of the odd one.  A judgement.
-AGREEMENT_LEAST = 0.4
+#: A correction contradicts the others where it agrees less with them than they do among themselves by this much of a token's
+#: margin (:mod:`ovam_labeler.agreement`).  Validation, ``python -m ovam_labeler.evaluation.shots``: docs/registry.md.
+CONTRADICTION = 0.7
+#: What the others' tokens say of its picture counts this part, what its token says of theirs the rest: a wrong mask's token
+#: may still light up whatever stands out.
+OWN_PICTURE = 0.85
 
 Use = Literal["new", "current", "word"]
 
@@ -94,24 +95,28 @@ class Verdict:
 def contradicting(agreement: np.ndarray) -> list[int]:
     """Which of n corrections contradict the others, the worst first: indices; none where there are fewer than three.
 
-    One after the other is set aside while the rest agree with each other (:data:`AGREEMENT_LEAST`), its agreement with them
-    is under :data:`AGREEMENT_RATIO` of that, and they are still the majority.
+    One after the other is set aside while it agrees less with the rest than they do with each other, by
+    :data:`CONTRADICTION`, and they are still the majority.
 
     Args:
-        agreement: (n, n), row i, column j: IoU on correction i of the token learned from j alone; the diagonal is not read.
+        agreement: (n, n) in -1..1, row i, column j: :func:`ovam_labeler.agreement.kept_margins`; the diagonal is not read.
     """
-    table = (agreement + agreement.T) / 2
-    rest, aside = list(range(len(table))), []
-    while len(rest) >= 3 and 2 * (len(rest) - 1) > len(table):
-        support = {i: fmean(table[i, j] for j in rest if j != i) for i in rest}
-        worst = min(rest, key=lambda i: support[i])
-        others = [i for i in rest if i != worst]
-        among = fmean(table[i, j] for i in others for j in others if i != j)
-        if among < AGREEMENT_LEAST or support[worst] >= AGREEMENT_RATIO * among:
+    rest, aside = list(range(len(agreement))), []
+    while len(rest) >= 3 and 2 * (len(rest) - 1) > len(agreement):
+        gaps = {i: _gap(agreement, i, [j for j in rest if j != i]) for i in rest}
+        worst = max(rest, key=lambda i: gaps[i])
+        if gaps[worst] < CONTRADICTION:
             break
         rest.remove(worst)
         aside.append(worst)
     return aside
+
+
+def _gap(agreement: np.ndarray, one: int, others: Sequence[int]) -> float:
+    """By how much one correction agrees less with the others than they do among themselves."""
+    among = fmean(agreement[i, j] for i in others for j in others if i != j)
+    here, there = fmean(agreement[one, j] for j in others), fmean(agreement[j, one] for j in others)
+    return float(among - (OWN_PICTURE * here + (1 - OWN_PICTURE) * there))
 
 
 def judge(evidence: Evidence, *, known: bool, has_current: bool) -> Verdict:

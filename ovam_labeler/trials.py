@@ -15,6 +15,7 @@ import torch
 from backends.attention.binarize import relative_map
 from backends.attention.presence import presence_features, presence_probability
 from backends.contract import Attributor, ClassQuery, MaskMethod, Progress, TokenFit, TokenRecipe
+from ovam_labeler.agreement import kept_margins
 from ovam_labeler.domain import Label, ProjectOptions
 from ovam_labeler.errors import BadMaskError
 from ovam_labeler.learning_examples import Lesson
@@ -110,14 +111,11 @@ class Trials:
         return self.token_iou(lesson, self.fit(rest).embedding)
 
     def agreement(self, positives: Sequence[Lesson]) -> np.ndarray:
-        """(n, n) float, row i, column j: IoU on lesson i of the token learned from lesson j alone; NaN on the diagonal."""
-        queries = [self.attributor.token(self.fit([lesson]).embedding) for lesson in positives]
-        table = np.full((len(positives), len(positives)), np.nan)
-        for i, lesson in enumerate(positives):
-            for j, query in enumerate(queries):
-                if i != j:
-                    table[i, j] = self._iou(lesson, query, self._token_cut)
-        return table
+        """(n, n) float in -1..1, row i, column j: how the token learned from lesson j alone finds the mask of lesson i; see
+        :func:`ovam_labeler.agreement.kept_margins`."""
+        tokens = [self.attributor.token(self.fit([lesson]).embedding) for lesson in positives]
+        pictures = [(lesson.capture, lesson.target, lesson.weight) for lesson in positives]
+        return kept_margins(self.attributor, self.method, pictures, tokens)
 
     def says_present(self, lesson: Lesson, embedding: np.ndarray | None) -> bool:
         """Whether a token (None = the word), asked for alone, would be judged present in a lesson's picture."""

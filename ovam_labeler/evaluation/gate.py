@@ -154,7 +154,26 @@ def table(steps: Sequence[Step]) -> str:
                 f"{story:6} {name:8} {100 * fmean(s.iou for s in rows):6.1f} {100 * fmean(s.ungated for s in rows):8.1f}"
                 f"  {used} / {rejected} of {len(rows)}; {first}"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, *summary(steps)])
+
+
+def summary(steps: Sequence[Step]) -> list[str]:
+    """One sentence a story: what became of the bad correction, and mean IoU before, between and after."""
+    at = {key: [s for s in steps if (s.story, s.name) == key] for key in {(s.story, s.name) for s in steps}}
+    if ("late", "bad") not in at or ("early", "good 2") not in at:
+        return []
+    iou = {key: 100 * fmean(s.iou for s in rows) for key, rows in at.items()}
+    bad, first = at["late", "bad"], at["early", "good 2"]
+    refused = sum(s.state == "rejected" for s in bad)
+    demoted = sum(s.first_state == "rejected" for s in first)
+    return [
+        f"a bad one after three good ones: rejected in {refused} of {len(bad)} classes; mean IoU {iou['late', 'good 3']:.1f} before, "
+        f"{iou['late', 'bad']:.1f} after it ({100 * fmean(s.ungated for s in bad):.1f} without the gate), {iou['late', 'good 4']:.1f} after "
+        "the next good one",
+        f"a bad one first: demoted after two good ones in {demoted} of {len(first)} classes; mean IoU {iou['early', 'word']:.1f} before, "
+        f"{iou['early', 'bad']:.1f} after it, {iou['early', 'good 1']:.1f} between, {iou['early', 'good 2']:.1f} after the second good one "
+        f"({iou['late', 'good 2']:.1f} after two good ones alone)",
+    ]
 
 
 def main() -> None:

@@ -2,15 +2,14 @@
 
 ``python -m ovam_labeler.evaluation.shots --seed N`` on validation concepts of the embedded model.  Three right corrections are
 learned as one token (Eq. 6 summed over the images), as three tokens whose maps are averaged, and as the mean of their
-embeddings; each is scored on other pictures.  Then a fourth correction is added, right or of another object, and the ratio
-that :func:`ovam_labeler.promotion.contradicting` decides by is printed for both.
+embeddings; each is scored on other pictures.  Then one mask of a set of three or four is of another object, each in turn, and
+:func:`ovam_labeler.promotion.contradicting` says which it would set aside; so it does for the sets of right ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -23,21 +22,39 @@ from backends.attention.binarize import relative_map
 from backends.contract import Attributor, Capture, ClassQuery, Needs, TokenExample
 from backends.diffusion.tiny.training.composer import compose
 from backends.discovery import load_backend
+from ovam_labeler.agreement import kept_margins
 from ovam_labeler.demo.scenes import Concept, Plan, Scene, SceneSet, make_scenes
 from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.evaluation.gate import another_object
 from ovam_labeler.evaluation.metrics import iou
-from ovam_labeler.promotion import AGREEMENT_RATIO
+from ovam_labeler.promotion import contradicting
+from ovam_labeler.propose import find_method
 from ovam_labeler.truth import build_truths
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One concept: mean IoU on its test pictures by way of learning, and agreement ratios of a fourth correction.
+class Verdicts:
+    """Sets of corrections: in how many the wrong one was set aside, and in how many a right one was.
 
     Attributes:
-        good3, bad3: the ratio in a set of three, the last one right or wrong; good4, bad4: in a set of four.
+        wrong, caught: sets with a wrong mask, and those where it was set aside.
+        right, lost: sets of right masks only, and those where one was set aside.
     """
+
+    wrong: int = 0
+    caught: int = 0
+    right: int = 0
+    lost: int = 0
+
+    def __add__(self, other: Verdicts) -> Verdicts:
+        return Verdicts(
+            self.wrong + other.wrong, self.caught + other.caught, self.right + other.right, self.lost + other.lost
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One concept: mean IoU on its test pictures by way of learning, and verdicts over sets of three and of four."""
 
     name: str
     known: bool
@@ -45,18 +62,17 @@ class Row:
     joint: float
     ensemble: float
     mean_embedding: float
-    good3: float
-    bad3: float
-    good4: float
-    bad4: float
+    of3: Verdicts
+    of4: Verdicts
 
 
 def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures: dict[str, Capture]) -> Row:
     recipe = attributor.calibration.word_recipe if concept.has_word else attributor.calibration.token_recipe
     cut = attributor.calibration.token_threshold
     corrected, tests = scenes.of(concept.name, "correction"), scenes.of(concept.name, "test")
-    examples = [_example(concept.name, s, s.truth, captures[s.name]) for s in corrected]
-    examples.append(_example(concept.name, corrected[3], another_object(corrected[3]), captures[corrected[3].name]))
+    right = [_example(concept.name, s, s.truth, captures[s.name]) for s in corrected]
+    wrong = [_example(concept.name, s, another_object(s), captures[s.name]) for s in corrected]
+    examples = [*right, *wrong]
     singles = [attributor.learn([e], recipe, label=concept.name).embedding for e in examples]
     joint = attributor.learn(examples[:3], recipe, label=concept.name).embedding
     queries = [attributor.token(e) for e in singles]
@@ -64,11 +80,8 @@ def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures
     def score(query: ClassQuery) -> float:
         return fmean(_iou(attributor, captures[s.name], query, s.truth, cut) for s in tests)
 
-    table = np.full((5, 5), np.nan)
-    for i, example in enumerate(examples):
-        for j, query in enumerate(queries):
-            if i != j:
-                table[i, j] = _iou(attributor, example.capture, query, example.target >= 0.5, cut)
+    pictures = [(e.capture, e.target, e.weight) for e in examples]
+    table = kept_margins(attributor, find_method("ovam"), pictures, queries)
     return Row(
         concept.name,
         concept.has_word,
@@ -76,18 +89,25 @@ def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures
         joint=score(attributor.token(joint)),
         ensemble=score(tuple(tokens for q in queries[:3] for tokens in q)),
         mean_embedding=score(attributor.token(np.mean(singles[:3], axis=0))),
-        good3=ratio(table, (0, 1, 3)),
-        bad3=ratio(table, (0, 1, 4)),
-        good4=ratio(table, (0, 1, 2, 3)),
-        bad4=ratio(table, (0, 1, 2, 4)),
+        of3=verdicts(table, 3),
+        of4=verdicts(table, 4),
     )
 
 
-def ratio(table: np.ndarray, chosen: Sequence[int]) -> float:
-    """Agreement of the last of ``chosen`` with the others, over the others' among themselves."""
-    both = (table + table.T) / 2
-    *rest, last = chosen
-    return fmean(both[last, i] for i in rest) / max(fmean(both[i, j] for i, j in combinations(rest, 2)), 1e-6)
+def verdicts(table: np.ndarray, size: int) -> Verdicts:
+    """Over every set of so many corrections of which none, or one, is wrong.
+
+    Args:
+        table: (2 n, 2 n) agreement: n right corrections, then the same pictures with a wrong mask.
+    """
+    half = len(table) // 2
+    found = Verdicts()
+    for chosen in combinations(range(half), size):
+        found += Verdicts(right=1, lost=bool(contradicting(table[np.ix_(chosen, chosen)])))
+        for k in range(size):
+            mixed = [*chosen[:k], chosen[k] + half, *chosen[k + 1 :]]
+            found += Verdicts(wrong=1, caught=k in contradicting(table[np.ix_(mixed, mixed)]))
+    return found
 
 
 def _example(name: str, scene: Scene, mask: np.ndarray, capture: Capture) -> TokenExample:
@@ -112,7 +132,7 @@ def main() -> None:
     torch.set_num_threads(1)
     backend = load_backend("embedded")
     reader = backend.reader()
-    plan = Plan(novel=arguments.novel, known=arguments.known, corrections=4, tests=arguments.tests)
+    plan = Plan(novel=arguments.novel, known=arguments.known, corrections=5, tests=arguments.tests)
     scenes = make_scenes(load_pack("val"), arguments.seed, compose, plan)
     rows: list[Row] = []
     for concept in scenes.concepts:
@@ -126,12 +146,11 @@ def main() -> None:
         if of:
             ways = ("one_shot", "joint", "ensemble", "mean_embedding")
             print(f"{what} ({len(of)}): " + ", ".join(f"{w} {fmean(getattr(r, w) for r in of):.3f}" for w in ways))
-    for count in (3, 4):
-        good, bad = ([getattr(r, f"{kind}{count}") for r in rows] for kind in ("good", "bad"))
-        caught, lost = (sum(x < AGREEMENT_RATIO for x in values) for values in (bad, good))
+    for size in (3, 4):
+        total = sum((getattr(r, f"of{size}") for r in rows), Verdicts())
         print(
-            f"of {count}: ratio of a right one {min(good):.2f} to {max(good):.2f}, of a wrong one {min(bad):.2f} to {max(bad):.2f}; "
-            f"under {AGREEMENT_RATIO}: {caught} of {len(bad)} wrong, {lost} of {len(good)} right"
+            f"of {size}: the wrong one set aside in {total.caught} of {total.wrong} sets ({total.caught / total.wrong:.0%}), a right "
+            f"one in {total.lost} of {total.right} sets of right ones ({total.lost / total.right:.0%})"
         )
 
 

@@ -170,7 +170,7 @@ def test_word_that_does_better_is_used_and_the_figures_are_kept(app: OvamApplica
     assert propose(app, red_box, "red").source == "token"
     again = loaded(scene((COLOURS["red"], (4, 4, 40, 40))))
     result = app.learner.learn_mask(again, box(4, 4, 40, 40), "red", SCOPE, created_by="a")
-    assert not result.active and "word does better" in result.reason
+    assert not result.active and result.moved and "word does better" in result.reason
     version = app.store.get_version(SCOPE, "red", 2)
     assert version.state == "rejected" and version.metrics["held_out"]["word"]
     found = propose(app, red_box, "red")
@@ -409,7 +409,8 @@ def test_a_bad_first_correction_is_demoted_by_the_next_two(app: OvamApplication)
     assert iou(propose(app, image, "lemon").mask, right) > 0.75
     bad = app.store.list_corrections(SCOPE)[-1].id
     demoted = [v for v in app.store.list_versions(SCOPE, "lemon") if v.state == "rejected"]
-    assert demoted and all(bad in v.source_corrections for v in demoted)
+    assert [v.number for v in demoted] == [1, 2] and all(bad in v.source_corrections for v in demoted)
+    assert all("contradict" in v.metrics["demoted"] for v in demoted)
 
 
 def test_policy_manual_waits_for_a_human_and_auto_for_nobody(app: OvamApplication) -> None:
