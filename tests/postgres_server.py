@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,7 +62,9 @@ def programs() -> Path:
 class PostgresServer:
     """One running server.  ``url`` names its maintenance database; :meth:`database` makes databases in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """Args: settings of the server, besides those it needs to be reached."""
+        self._settings = dict(settings or {})
         self._bin = programs()
         self._folder = folder
         self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -98,6 +100,7 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "max_connections": 200,
+            **self._settings,
         }
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with open(self._folder / "log", "ab") as log:
@@ -108,7 +111,7 @@ class PostgresServer:
                 cwd="/",
             )
         # A session that is killed cannot stop its server: whoever holds this pipe's other end is gone then.
-        script = 'read -r _; kill -INT "$(head -n 1 "$0")" 2>/dev/null'
+        script = 'read -r _; kill -INT "$(head -n 1 "$0" 2>/dev/null)" 2>/dev/null'
         self._watch = subprocess.Popen(["sh", "-c", script, str(data / "postmaster.pid")], stdin=subprocess.PIPE)
         self._wait()
 
@@ -153,11 +156,11 @@ class PostgresServer:
 
 
 @contextmanager
-def running() -> Iterator[PostgresServer]:
-    """A server in a temporary folder of its own, gone at the end."""
+def running(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+    """A server in a temporary folder of its own, gone at the end; ``settings`` as for :class:`PostgresServer`."""
     with tempfile.TemporaryDirectory(prefix="ovam-postgres-", dir=scratch(), ignore_cleanup_errors=True) as name:
         os.chmod(name, 0o755)  # The server's user must be able to pass through it.
-        server = PostgresServer(Path(name) / "server")
+        server = PostgresServer(Path(name) / "server", settings)
         server.start()
         try:
             yield server

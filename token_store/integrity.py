@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, func, select
 
 from token_store.entities import Scope
 from token_store.tables import CorrectionMaskRow, TokenRow, TokenVersionRow
@@ -48,7 +48,7 @@ def _bad_embeddings(connection: Connection) -> Iterator[tuple[str, Scope, int]]:
 
 def _bad_masks(connection: Connection) -> Iterator[tuple[int, str]]:
     mask = CorrectionMaskRow
-    query: Select[tuple[int, str, bytes, str]] = select(mask.correction_id, mask.label, mask.masks, mask.sha256)
+    query = select(mask.correction_id, mask.label, mask.masks, mask.sha256)
     after = 0
     while True:
         # A correction's masks are read together: its few labels are no key to go on from.
@@ -56,11 +56,11 @@ def _bad_masks(connection: Connection) -> Iterator[tuple[int, str]]:
         numbers = connection.execute(query_part.order_by(mask.correction_id).limit(_ROWS // 10)).scalars().all()
         if not numbers:
             return
-        rows: list[Row[tuple[int, str, bytes, str]]] = list(
-            connection.execute(query.where(mask.correction_id > after, mask.correction_id <= numbers[-1]))
-        )
+        rows = connection.execute(query.where(mask.correction_id > after, mask.correction_id <= numbers[-1])).all()
         after = numbers[-1]
-        yield from ((row[0], row[1]) for row in rows if _differs(row[2], row[3]))
+        for row in rows:
+            if _differs(row[2], row[3]):
+                yield row[0], row[1]
 
 
 def _differs(data: bytes, sha256: str) -> bool:
