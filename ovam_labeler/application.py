@@ -15,7 +15,8 @@ from ovam_labeler.domain import LearnResult
 from ovam_labeler.errors import ModelError, OvamError
 from ovam_labeler.inference import InferenceService
 from ovam_labeler.jobs.contract import JobEngine, JobHandler
-from ovam_labeler.jobs.handlers import LEARN, REVIEW, LearnHandler, ReviewHandler
+from ovam_labeler.jobs.handlers import LearnHandler, ReviewHandler
+from ovam_labeler.jobs.kinds import LEARN, REVIEW
 from ovam_labeler.jobs.local import LocalJobs
 from ovam_labeler.learn import LearnService
 from ovam_labeler.pending_images import PendingImages

@@ -63,6 +63,7 @@ class ConflictError(OvamError):
 
     code = "conflict"
     status = 409
+    exit_code = 2
 
 
 class FetchError(OvamError):

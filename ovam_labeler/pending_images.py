@@ -6,7 +6,7 @@ and one that a crash left running is queued again at the next start and still ne
 
 from __future__ import annotations
 
-from ovam_labeler.jobs.handlers import LEARN
+from ovam_labeler.jobs.kinds import LEARN
 from ovam_labeler.learning_examples import MAX_NEGATIVES, MAX_POSITIVES
 from token_store.contract import NotFoundError, TokenStore
 from token_store.entities import Correction, Scope

@@ -22,6 +22,8 @@ def translate_store_errors() -> Iterator[None]:
         raise errors.NotFoundError(str(error)) from error
     except store.InvalidValueError as error:
         raise errors.BadRequestError(str(error)) from error
+    except (store.ConflictError, store.NothingBeforeError) as error:
+        raise errors.ConflictError(str(error)) from error
     except store.StoreError as error:
         raise errors.OvamError(str(error)) from error
     except OSError as error:

@@ -40,6 +40,10 @@ class ConflictError(StoreError):
     """What the caller judged by has changed since: look again.  Nothing was written."""
 
 
+class NothingBeforeError(StoreError):
+    """There is nothing to take back."""
+
+
 class StoreFullError(StoreError):
     """The disk (or quota) is full; nothing was written."""
 

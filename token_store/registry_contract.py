@@ -131,7 +131,7 @@ class Registry(Protocol):
 
         Raises:
             NotFoundError: no such token.
-            StoreError: there is nothing before.
+            NothingBeforeError: there is nothing before.
         """
 
     def archive(self, scope: Scope, class_name: str, version: int, *, who: str, why: str) -> list[AliasChange]:

@@ -9,7 +9,11 @@ import typer
 from PIL import Image, UnidentifiedImageError
 
 from ovam_labeler.cli.common import CONNECTION, PROJECT, application, out, print_json, progress_bar, scope_of
+from ovam_labeler.cli.tokens_common import who
+from ovam_labeler.cli.tokens_touched import active_number, predict_again
 from ovam_labeler.errors import BadMaskError, BadRequestError
+from token_store.entities import AliasChange
+from token_store.registry_contract import ACTIVE
 
 
 def read_mask(path: Path, max_pixels: int) -> np.ndarray:
@@ -61,7 +65,10 @@ def learn(
 
         loaded = load_image(image, app.settings)
         pixels = read_mask(mask, app.settings.max_image_pixels)
-        result = app.learner.learn_mask(loaded, pixels, label, scope, created_by="cli", progress=progress)
+        before = active_number(app.store, scope, label)
+        result = app.learner.learn_mask(loaded, pixels, label, scope, created_by=who(), progress=progress)
+        move = AliasChange(scope, label, ACTIVE, before, active_number(app.store, scope, label))
+        touched = predict_again(app.store, [move])
     metrics = dict(result.metrics)
     if json_output:
         print_json(
@@ -71,6 +78,7 @@ def learn(
                 "active": result.active,
                 "reason": result.reason,
                 "metrics": metrics,
+                **touched.as_json(),
             }
         )
         return
@@ -91,3 +99,4 @@ def learn(
     losses = metrics.get("losses")
     if isinstance(losses, list | tuple) and losses:
         out.print(f"  loss       {losses[0]:.4f} -> {min(losses):.4f} in {len(losses)} passes", highlight=False)
+    touched.tell()

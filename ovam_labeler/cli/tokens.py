@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ovam_labeler.cli import tokens_live, tokens_look, tokens_maps, tokens_share, tokens_tidy
+from ovam_labeler.cli import tokens_live, tokens_look, tokens_maps, tokens_pause, tokens_share, tokens_tidy
 
 app = typer.Typer(
     help="Learned tokens: what is live, what was, and files to share them.\n\n"
@@ -21,6 +21,8 @@ app.command("promote")(tokens_live.promote)
 app.command("rollback")(tokens_live.rollback)
 app.command("archive")(tokens_live.archive)
 app.command("tag")(tokens_live.tag)
+app.command("pause")(tokens_pause.pause)
+app.command("resume")(tokens_pause.resume)
 app.command("export")(tokens_share.export)
 app.command("import")(tokens_share.import_)
 app.command("prune")(tokens_tidy.prune)

@@ -29,8 +29,15 @@ DRY_RUN = typer.Option(False, "--dry-run", help="Only say what would be done.")
 
 
 @contextmanager
-def open_registry() -> Iterator[TokenStore]:
-    """The store alone: neither a model nor torch is loaded for looking things up."""
+def open_registry(scope: Scope | None = None, name: str = "") -> Iterator[TokenStore]:
+    """The store alone: neither a model nor torch is loaded for looking things up.
+
+    Args:
+        scope, name: a token that the command is about.
+
+    Raises:
+        NotFoundError: there is none; says in which scopes there are tokens of that name.
+    """
     from ovam_labeler.store_errors import translate_store_errors
     from token_store import open_store
 
@@ -38,9 +45,31 @@ def open_registry() -> Iterator[TokenStore]:
     with translate_store_errors():
         store = open_store(settings.resolved_database_url())
         try:
+            if scope is not None:
+                check_token(store, scope, name)
             yield store
         finally:
             store.close()
+
+
+def check_token(store: TokenStore, scope: Scope, name: str) -> None:
+    """Raises NotFoundError: the scope has no such token; says in which scopes there are tokens of that name."""
+    from token_store.contract import NotFoundError
+    from token_store.entities import Scope, TokenFilter
+
+    try:
+        store.get_token(scope, name)
+    except NotFoundError as error:
+        page = store.find_tokens(TokenFilter(name_contains=name), limit=500) if name else None
+        there = sorted(t.scope for t in page.tokens if t.class_name == name) if page else []
+        if not there:
+            raise
+        first = there[0]
+        if first == Scope.everywhere():
+            how = "leave out --connection and --project"
+        else:
+            how = f"add --connection {first.connection} --project {first.project}"
+        raise NotFoundError(f"{str(error)[:-1]}, but in {', '.join(map(str, there[:5]))}: {how}.") from None
 
 
 def who() -> str:
@@ -149,6 +178,16 @@ def token_json(token: Token) -> dict[str, Any]:
 def figures(metrics: Mapping[str, Any]) -> dict[str, int | float]:
     """The single numbers among metrics, without truth values."""
     return {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def held_back(metrics: Mapping[str, Any]) -> str:
+    """IoU on corrections held back from learning, beside the word's; ``-`` without evidence."""
+    from ovam_labeler.pages.figures import proof_of
+
+    proof = proof_of(metrics)
+    if proof.token is None or proof.word is None:
+        return "-"
+    return f"{proof.token:.2f} (word {proof.word:.2f})"
 
 
 def figure(value: Any) -> str:

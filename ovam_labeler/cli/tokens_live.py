@@ -19,9 +19,10 @@ from ovam_labeler.cli.tokens_common import (
     who,
 )
 from ovam_labeler.cli.tokens_touched import Touched, predict_again
-from ovam_labeler.errors import BadRequestError
-from token_store.entities import AliasChange
-from token_store.registry_contract import ACTIVE
+from ovam_labeler.errors import BadRequestError, NotFoundError
+from token_store.contract import TokenStore
+from token_store.entities import AliasChange, Scope
+from token_store.registry_contract import ACTIVE, CANDIDATE
 
 
 def promote(
@@ -29,6 +30,7 @@ def promote(
     version: str = typer.Argument(
         "candidate", metavar="[VERSION]", help="A number or an alias; default: the candidate."
     ),
+    word: bool = typer.Option(False, "--word", help="Use the class's word again instead of a version."),
     why: str = WHY,
     connection: str | None = CONNECTION,
     project: str | None = PROJECT,
@@ -36,8 +38,15 @@ def promote(
 ) -> None:
     """Make a version the active one: the next predictions use it.  `rollback` takes it back."""
     scope = scope_of(connection, project)
-    with open_registry() as store:
-        change = store.promote(scope, name, number_or_alias(version), who=who(), why=why or "promoted by hand")
+    if word and version != "candidate":
+        raise BadRequestError(f"--word uses the class's word; leave out the version {version!r}.")
+    with open_registry(scope, name) as store:
+        if word:
+            moves = store.decide(scope, name, aliases={ACTIVE: None}, who=who(), why=why or "the word by hand")
+            change = moves[0] if moves else AliasChange(scope, name, ACTIVE, None, None)
+        else:
+            _check_candidate(store, scope, name, version)
+            change = store.promote(scope, name, number_or_alias(version), who=who(), why=why or "promoted by hand")
         touched = predict_again(store, [change])
     _report(change, touched, json_output)
 
@@ -52,7 +61,7 @@ def rollback(
 ) -> None:
     """Take the last move of the active version back: predictions are as they were before it, exactly."""
     scope = scope_of(connection, project)
-    with open_registry() as store:
+    with open_registry(scope, name) as store:
         change = store.rollback(scope, name, who=who(), why=why or "rolled back by hand", steps=steps)
         touched = predict_again(store, [change])
     _report(change, touched, json_output)
@@ -69,7 +78,7 @@ def archive(
 ) -> None:
     """Put a version away: it loses its aliases, and `tokens gc` may delete it later.  Asks where it is in use."""
     scope = scope_of(connection, project)
-    with open_registry() as store:
+    with open_registry(scope, name) as store:
         found = store.get_version(scope, name, number_or_alias(version))
         if found.aliases:
             after = " Predictions then use the word." if "active" in found.aliases else ""
@@ -114,9 +123,8 @@ def tag(
             raise BadRequestError(f"A tag is {text!r}; KEY=VALUE is needed.")
         wanted[key.strip()] = value
     wanted.update(dict.fromkeys(remove))
-    with open_registry() as store:
+    with open_registry(scope, name) as store:
         number = None if version is None else store.get_version(scope, name, number_or_alias(version)).number
-        store.get_token(scope, name)
         for key in wanted:
             store.set_tag(scope, name, key, wanted[key], who=who(), why=why, version=number)
         found = dict(
@@ -127,6 +135,17 @@ def tag(
         return
     what = f"{name!r}" if number is None else f"Version {number} of {name!r}"
     say(f"{what} ({scope}): " + (", ".join(f"{k}={v}" if v else k for k, v in found.items()) or "no tags"))
+
+
+def _check_candidate(store: TokenStore, scope: Scope, name: str, version: str) -> None:
+    """Raises NotFoundError: no version waits as the candidate; says which there are."""
+    aliases = store.get_token(scope, name).aliases
+    if version == CANDIDATE and CANDIDATE not in aliases:
+        newest = ", ".join(str(v.number) for v in store.newest_versions(scope, name, limit=10))
+        raise NotFoundError(
+            f"{name!r} ({scope}) has no candidate: name a version to promote ({newest or 'none is left'}); see `ovam-labeler "
+            "tokens show`."
+        )
 
 
 def _report(change: AliasChange, touched: Touched, json_output: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from ovam_labeler.cli.tokens_common import (
     every_token,
     figure,
     figures,
+    held_back,
     moment,
     note,
     number_or_alias,
@@ -25,6 +26,9 @@ from ovam_labeler.cli.tokens_common import (
 )
 from ovam_labeler.errors import BadRequestError, NotFoundError
 from token_store.entities import TOKEN_ORDERS, TOKEN_STATES, TokenFilter, TokenVersion
+
+if TYPE_CHECKING:
+    from token_store.contract import TokenStore
 
 #: Rows of a table unless --limit says otherwise; JSON has no such bound.
 _ROWS = 100
@@ -80,7 +84,6 @@ def list_tokens(
     rows = []
     for t in tokens:
         shown = t.active or t.newest
-        iou = None if shown is None else shown.metrics.get("train_iou")
         rows.append(
             (
                 t.class_name,
@@ -88,13 +91,17 @@ def list_tokens(
                 t.versions,
                 "-" if t.active is None else f"v{t.active.number}",
                 "-" if shown is None else shown.state + ("" if t.active else f" (v{shown.number})"),
-                "-" if not isinstance(iou, int | float) else f"{iou:.2f}",
+                held_back(shown.metrics) if shown is not None else "-",
                 ", ".join(f"{a} v{n}" for a, n in t.aliases.items() if a != "active") or "-",
                 ", ".join(f"{k}={v}" if v else k for k, v in t.tags.items()) or "-",
                 moment(t.updated_at or t.created_at),
             )
         )
-    table(None, ("class", "scope", "versions", "active", "state", "fit IoU", "other aliases", "tags", "changed"), rows)
+    table(
+        None,
+        ("class", "scope", "versions", "active", "state", "IoU held back", "other aliases", "tags", "changed"),
+        rows,
+    )
     if more:
         note(f"{total - len(tokens)} more: narrow the search, or give --limit.")
 
@@ -108,11 +115,9 @@ def show(
 ) -> None:
     """The versions of one class: state, figures, where they come from."""
     scope = scope_of(connection, project)
-    with open_registry() as store:
+    with open_registry(scope, name) as store:
         if version is None:
             versions = store.list_versions(scope, name)
-            if not versions:
-                raise NotFoundError(f"There is no token {name!r} in scope {scope}.")
         else:
             versions = [store.get_version(scope, name, number_or_alias(version))]
     if json_output:
@@ -137,8 +142,15 @@ def _say_version(v: TokenVersion) -> None:
         say(f"  made while version {v.parent_version} was active")
     if v.tags:
         say("  tags " + ", ".join(f"{k}={x}" if x else k for k, x in v.tags.items()))
-    shown = {k: x for k, x in v.metrics.items() if isinstance(x, int | float | str)}
-    say("  " + ", ".join(f"{k} {figure(x)}" for k, x in shown.items()))
+    for key in ("reason", "demoted"):
+        if text := v.metrics.get(key):
+            say(f"  {text}")
+    if (proof := held_back(v.metrics)) != "-":
+        say(f"  IoU on corrections held back: {proof}")
+    say("  " + ", ".join(f"{k} {figure(x)}" for k, x in figures(v.metrics).items()))
+    libraries = v.metrics.get("libraries")
+    if isinstance(libraries, dict):
+        say("  made with " + ", ".join(f"{k} {x}" for k, x in libraries.items()))
     claimed = v.metrics.get("claimed")
     if isinstance(claimed, dict) and figures(claimed):
         say("  claimed by its file: " + ", ".join(f"{k} {figure(x)}" for k, x in figures(claimed).items()))
@@ -155,8 +167,9 @@ def history(
     scope = scope_of(connection, project)
     with open_registry() as store:
         entries = store.audit(limit, scope=scope, class_name=name)
-        if not entries:
-            store.get_token(scope, name)  # says so where there is none
+    if not entries:
+        with open_registry(scope, name):  # says so where there is none
+            pass
     if json_output:
         print_json([{**e, "at": e["at"].isoformat()} for e in entries])
         return
@@ -187,7 +200,7 @@ def compare(
     name: str = NAME,
     first: str = typer.Argument("active", metavar="[VERSION]", help="A number or an alias."),
     second: str | None = typer.Argument(
-        None, metavar="[OTHER]", help="A number or an alias; default: the candidate, else the newest."
+        None, metavar="[OTHER]", help="A number or an alias; default: the candidate, else the newest other one."
     ),
     connection: str | None = CONNECTION,
     project: str | None = PROJECT,
@@ -195,13 +208,12 @@ def compare(
 ) -> None:
     """Two versions of a class side by side: states, figures, recipes, and how alike their embeddings are."""
     scope = scope_of(connection, project)
-    with open_registry() as store:
+    with open_registry(scope, name) as store:
         token = store.get_token(scope, name)
-        if second is None:
-            second = "candidate" if "candidate" in token.aliases else str(token.newest.number if token.newest else 1)
         if first == "active" and "active" not in token.aliases:
             raise NotFoundError(f"{name!r} has no active version in scope {scope}: name two versions to compare.")
-        a, b = (store.get_version(scope, name, number_or_alias(v)) for v in (first, second))
+        a = store.get_version(scope, name, number_or_alias(first))
+        b = _other(store, a) if second is None else store.get_version(scope, name, number_or_alias(second))
     rows = _differences(a, b)
     alike = _cosine(a, b)
     if json_output:
@@ -220,6 +232,20 @@ def compare(
         say(f"Cosine of the class rows less the background rows: {alike:.3f} (1 = the same direction).")
 
 
+def _other(store: TokenStore, version: TokenVersion) -> TokenVersion:
+    """What a version is compared with unless the user says: the candidate, else the newest other one."""
+    scope, name = version.scope, version.class_name
+    candidate = store.get_token(scope, name).aliases.get("candidate")
+    if candidate is not None and candidate != version.number:
+        return store.get_version(scope, name, candidate)
+    others = [v for v in store.newest_versions(scope, name, limit=2) if v.number != version.number]
+    if not others:
+        raise BadRequestError(
+            f"{name!r} ({scope}) has only version {version.number}; there is nothing to compare it with."
+        )
+    return others[0]
+
+
 def _differences(a: TokenVersion, b: TokenVersion) -> list[tuple[str, Any, Any]]:
     """(what, of the first, of the second): always state, time and figures; recipe and space where they differ."""
     rows: list[tuple[str, Any, Any]] = [
@@ -227,6 +253,7 @@ def _differences(a: TokenVersion, b: TokenVersion) -> list[tuple[str, Any, Any]]
         ("aliases", ", ".join(a.aliases) or "-", ", ".join(b.aliases) or "-"),
         ("made", moment(a.created_at), moment(b.created_at)),
         ("corrections", len(a.source_corrections), len(b.source_corrections)),
+        ("held back", held_back(a.metrics), held_back(b.metrics)),
     ]
     mine, theirs = figures(a.metrics), figures(b.metrics)
     rows += [(k, mine.get(k, "-"), theirs.get(k, "-")) for k in dict.fromkeys((*mine, *theirs))]

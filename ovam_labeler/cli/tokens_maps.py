@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from ovam_labeler.cli.common import CONNECTION, PROJECT, application, print_json, progress_bar, scope_of
-from ovam_labeler.cli.tokens_common import JSON, NAME, note, number_or_alias, say, table
+from ovam_labeler.cli.tokens_common import JSON, NAME, check_token, note, number_or_alias, say, table
 
 
 def render(
@@ -29,6 +29,7 @@ def render(
         from ovam_labeler.image_source import load_image
         from ovam_labeler.sharing.panels import draw, panels_of
 
+        check_token(app.store, scope, name)
         token = app.store.get_version(scope, name, number_or_alias(version))
         loaded = load_image(image, app.settings)
         panels = panels_of(app, loaded, token, prompt=prompt, progress=progress)

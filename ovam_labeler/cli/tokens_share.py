@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ovam_labeler.cli.common import CONNECTION, PROJECT, application, print_json, progress_bar, scope_of
-from ovam_labeler.cli.tokens_common import JSON, note, number_or_alias, open_registry, parse_tags, say, who
+from ovam_labeler.cli.tokens_common import JSON, check_token, note, number_or_alias, open_registry, parse_tags, say, who
 from ovam_labeler.cli.tokens_touched import predict_again
 from token_store.exchange import NO_LICENCE, check_licence
 
@@ -46,6 +46,8 @@ def export(
 
         wanted = list(dict.fromkeys(names or []))
         if wanted:
+            for name in wanted:
+                check_token(store, scope, name)
             versions = [store.get_version(scope, name, number_or_alias(version)) for name in wanted]
             tags = parse_tags(tag)
             versions = [v for v in versions if _tagged(dict(store.get_token(scope, v.class_name).tags), tags)]

@@ -11,7 +11,7 @@ from ovam_labeler.cli.tokens_common import say
 
 if TYPE_CHECKING:
     from token_store.contract import TokenStore
-    from token_store.entities import AliasChange
+    from token_store.entities import AliasChange, Scope
 
 #: Tasks of a class that are counted at most.
 MOST_TASKS = 1000
@@ -63,3 +63,13 @@ def predict_again(store: TokenStore, moves: Sequence[AliasChange | None]) -> Tou
         more = more or len(served) == MOST_TASKS
         scopes |= {one.scope for one in served}
     return Touched(tasks, more, tuple(str(scope) for scope in sorted(scopes) if queue.later(scope) is not None))
+
+
+def active_number(store: TokenStore, scope: Scope, class_name: str) -> int | None:
+    """Number of the scope's own active version; None where the class has none, or is not known yet."""
+    from token_store.contract import NotFoundError
+
+    try:
+        return store.get_token(scope, class_name).aliases.get("active")
+    except NotFoundError:
+        return None

@@ -12,11 +12,6 @@ from ovam_labeler.services import Learner
 from token_store.contract import TokenStore
 from token_store.entities import Job, Scope
 
-LEARN = "learn"
-
-#: A correction was retracted: its class is judged again without it.
-REVIEW = "review"
-
 
 class LearnHandler:
     """Job ``learn``: ``{"correction_id": int, ...}`` -> the tokens of that correction's labels."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ovam_labeler.errors import BadRequestError
-from ovam_labeler.jobs.handlers import LEARN
+from ovam_labeler.jobs.kinds import LEARN
 from token_store.contract import TokenStore
 from token_store.entities import Correction, Job, Scope
 

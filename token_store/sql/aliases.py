@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from token_store.contract import StoreError
+from token_store.contract import NothingBeforeError, StoreError
 from token_store.entities import AliasChange, Scope, StateChange, TokenVersion
 from token_store.registry_contract import ACTIVE
 from token_store.sql import values
@@ -156,7 +156,7 @@ class SqlAliases(SqlTokenRows):
         """Undo the last move of ``active`` that led somewhere else; the number it came from, None = the word.
 
         Raises:
-            StoreError: nothing is left to take back.
+            NothingBeforeError: nothing is left to take back.
         """
         moves = session.scalars(
             select(AliasMoveRow)
@@ -169,7 +169,7 @@ class SqlAliases(SqlTokenRows):
                 continue
             if move.from_number is None or self._usable(session, token, move.from_number):
                 return move.from_number
-        raise StoreError(
+        raise NothingBeforeError(
             f"There is nothing to roll the token {token.class_name!r} back to: no earlier version of it was active."
         )
 

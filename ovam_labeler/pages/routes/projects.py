@@ -9,7 +9,7 @@ from flask import Blueprint, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from ovam_labeler.errors import BadRequestError, NotFoundError
-from ovam_labeler.jobs.handlers import REVIEW
+from ovam_labeler.jobs.kinds import REVIEW
 from ovam_labeler.options import project_options
 from ovam_labeler.pages import query
 from ovam_labeler.services import Application

@@ -11,7 +11,7 @@ from typing import Any
 
 from ovam_labeler.errors import BadRequestError
 from ovam_labeler.helping import review
-from ovam_labeler.jobs.handlers import LEARN, REVIEW
+from ovam_labeler.jobs.kinds import LEARN, REVIEW
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.annotation_states import annotation_ids, deleted, teaches_nothing

@@ -13,7 +13,7 @@ from typing import Any
 
 from backends.contract import Progress
 from ovam_labeler.domain import LearnResult, ProjectOptions
-from ovam_labeler.jobs.handlers import LEARN
+from ovam_labeler.jobs.kinds import LEARN
 from ovam_labeler.services import Application
 from ovam_labeler.tools.contract import ParsedConfig
 from ovam_labeler.tools.label_studio.client import LabelStudioClient

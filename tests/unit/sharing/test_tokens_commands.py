@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from token_registry import Registry
 
+from ovam_labeler.jobs.kinds import REVIEW
 from ovam_labeler.tools.label_studio.push_queue import PUSH
 from token_store.entities import Scope, ServedPrediction
 
@@ -83,7 +84,7 @@ def test_promote_and_rollback(filled: Registry) -> None:
     assert (back["before"], back["after"]) == (3, 2)
     assert "version 1" in filled.run("rollback", "cat")[0]
     assert "its word" in filled.run("rollback", "cat")[0]
-    filled.run("rollback", "cat", code=1)
+    assert "nothing to roll" in filled.run("rollback", "cat", code=2)[1]
     story = filled.json("history", "cat")
     assert story[0]["at"] > story[-1]["at"]
     assert any(e["why"] == "looked at it" and e["who"].startswith("cli") for e in story)
@@ -154,6 +155,48 @@ def test_compare(filled: Registry) -> None:
     assert found["differences"]["train_iou"] == [0.9, 0.75] and 0.5 < found["cosine"] <= 1
     assert "Cosine" in filled.run("compare", "cat", 1, 2)[0]
     assert "no active version" in filled.run("compare", "dog", code=2)[1]
+
+
+def test_the_word_can_be_used_again(filled: Registry) -> None:
+    changed = filled.json("promote", "cat", "--word", "--why", "photographs now")
+    assert (changed["before"], changed["after"]) == (2, None)
+    assert "its word is active already" in filled.run("promote", "cat", "--word")[0]
+    assert filled.json("rollback", "cat")["after"] == 2
+    assert "leave out the version" in filled.run("promote", "cat", "3", "--word", code=2)[1]
+
+
+def test_a_missing_candidate_names_what_there_is(filled: Registry) -> None:
+    assert "no candidate: name a version to promote (1)" in filled.run("promote", "dog", code=2)[1]
+
+
+@pytest.mark.parametrize("command", ["show", "promote", "rollback", "history", "compare", "tag"])
+def test_a_token_of_another_scope_is_pointed_at(filled: Registry, command: str) -> None:
+    _, error = filled.run(command, "car", code=2)
+    assert "in scope global, but in default/7: add --connection default --project 7" in error
+    assert "in default/7" in filled.run("export", "car", "--out", filled.folder / "x", code=2)[1]
+    _, error = filled.run(command, "cat", *IN_PROJECT, code=2)
+    assert "leave out --connection and --project" in error
+
+
+def test_learning_of_a_class_is_paused_and_goes_on(filled: Registry) -> None:
+    assert filled.json("pause", "car", *IN_PROJECT, "--why", "not sure")["paused_classes"] == ["car"]
+    assert "goes on" in filled.run("resume", "car", *IN_PROJECT)[0]
+    store = filled.store()
+    assert [job.payload["label"] for job in store.list_jobs(kinds=(REVIEW,))] == ["car"]
+    assert [e["why"] for e in store.audit(scope=PROJECT)][:2] == ["", "not sure"]
+    store.close()
+
+
+def test_evidence_is_told_beside_the_word(registry: Registry) -> None:
+    metrics = {"held_out": {"token": [0.5, 0.7], "word": [0.2, 0.4]}, "libraries": {"torch": "2.13"}, "reason": "Used."}
+    registry.add("cat", metrics=metrics)
+    registry.add("cat", push=0.1, aliases=())
+    assert "0.60 (word 0.30)" in registry.run("list")[0]
+    text, _ = registry.run("show", "cat", "--version", "1")
+    assert "IoU on corrections held back: 0.60 (word 0.30)" in text and "torch 2.13" in text and "  Used." in text
+    found = registry.json("compare", "cat")
+    assert [v["version"] for v in found["versions"]] == [1, 2], "never with itself"
+    assert found["differences"]["held back"] == ["0.60 (word 0.30)", "-"]
 
 
 def test_archiving_what_is_in_use_asks_first(filled: Registry) -> None:
