@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ovam_labeler.errors import BadRequestError
+from ovam_labeler.jobs.kinds import REVIEW
 from token_store.contract import TokenStore
 from token_store.entities import Correction, CorrectionMask, Scope
 
@@ -152,7 +153,6 @@ def decide(store: TokenStore, correction_id: int, other_id: int, label: str, who
         if row.label == label and row.corrections == pair:
             choice = {"teaches": correction_id, "who": who, "at": datetime.now(UTC).isoformat(timespec="seconds")}
             store.change_note(scope, DECIDED, {_key(pair, label): choice})
-            from ovam_labeler.jobs.handlers import REVIEW  # not needed, nor torch, to look at disagreements
 
             store.add_job(REVIEW, {"connection": scope.connection, "project": scope.project, "label": label})
             return row

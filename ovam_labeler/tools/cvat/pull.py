@@ -16,7 +16,7 @@ from cvat_sdk.core.client import Client
 from cvat_sdk.datasets import MediaDownloadPolicy, TaskDataset
 
 from ovam_labeler.image_source import from_pillow
-from ovam_labeler.jobs.handlers import LEARN, REVIEW
+from ovam_labeler.jobs.kinds import LEARN, REVIEW
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
 from ovam_labeler.tools.cvat.corrections import read_event, taught_labels
