@@ -35,7 +35,7 @@ def test_two_corrections_cannot_outvote_each_other() -> None:
 def test_the_one_that_agrees_with_no_other_is_set_aside() -> None:
     assert contradicting(groups(1, 2)) == [0]
     assert contradicting(groups(3, 1)) == [3]
-    assert sorted(contradicting(groups(1, 5, 1))) == [0, 6]
+    assert sorted(contradicting(groups(1, 5, 1, within=0.8))) == [0, 6]
     assert contradicting(groups(4)) == []
 
 
