@@ -10,13 +10,14 @@ import pytest
 from colour_model import COLOURS, ColourModel, box, scene
 
 from ovam_labeler.application import OvamApplication, build_application
+from ovam_labeler.class_learning import _Moves as Moves
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions, Truth
 from ovam_labeler.errors import BadImageError, BadMaskError, BadRequestError, FetchError, OvamError
 from ovam_labeler.image_source import encode_png, load_image
-from ovam_labeler.promotion import Evidence, judge
+from ovam_labeler.promotion import Evidence, Verdict, judge
 from ovam_labeler.settings import Settings
 from ovam_labeler.truth import build_truths
-from token_store.entities import Correction, NewCorrection, Scope
+from token_store.entities import Correction, NewCorrection, NewTokenVersion, Scope
 
 SCOPE = Scope("default", "1")
 YELLOW = (210, 200, 20)
@@ -410,7 +411,20 @@ def test_a_bad_first_correction_is_demoted_by_the_next_two(app: OvamApplication)
     bad = app.store.list_corrections(SCOPE)[-1].id
     demoted = [v for v in app.store.list_versions(SCOPE, "lemon") if v.state == "rejected"]
     assert [v.number for v in demoted] == [1, 2] and all(bad in v.source_corrections for v in demoted)
-    assert all("contradict" in v.metrics["demoted"] for v in demoted)
+
+
+def test_every_version_learned_from_what_is_set_aside_is_demoted(app: OvamApplication) -> None:
+    for sources in ((1,), (1, 2), (2,)):
+        new = NewTokenVersion({"space": "s"}, np.ones((2, 3), np.float32), {}, {}, sources)
+        app.store.add_version(SCOPE, "lemon", new, aliases=("active",))
+    current, used = app.store.get_version(SCOPE, "lemon", "active"), Verdict("new", "proven", "It is used.")
+    demotions = app.learner._classes._demotions
+    moved, kept = Moves("proven", "It is used.", ("active",)), Moves("rejected", "It is not used.")
+    changes = demotions(SCOPE, "lemon", current, used, moved, (1, 9))
+    assert [(c.version, c.state) for c in changes] == [(2, "rejected"), (1, "rejected")]
+    assert all("from correction 1, which the others contradict" in c.metrics["demoted"] for c in changes)
+    assert demotions(SCOPE, "lemon", current, used, moved, ()) == []
+    assert demotions(SCOPE, "lemon", current, used, kept, (1,)) == [], "what is in use stays, and what led to it"
 
 
 def test_policy_manual_waits_for_a_human_and_auto_for_nobody(app: OvamApplication) -> None:
