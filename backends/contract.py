@@ -485,7 +485,11 @@ class MaskMethod(Protocol):
     def needs(self, attributor: Attributor) -> Needs: ...
 
     def maps(self, attributor: Attributor, capture: Capture, queries: Sequence[ClassQuery]) -> torch.Tensor:
-        """(classes, height, width) float32 in 0..1."""
+        """(classes, height, width) float32 in 0..1.
+
+        A class's map does not hang on which others are asked for with it: maps are kept one by one, and only those of a
+        changed token are made again.
+        """
 
 
 @runtime_checkable

@@ -57,6 +57,8 @@ class ProjectOptions:
         push: open tasks that are predicted again and pushed when a token lands; 0 = none.
         max_regions, polygon_points: regions of one label, and points of one polygon, at most.
         tiles: parts along the longer side that a picture is also read in, for small objects; 1 = whole only.
+        classes: labels that are proposed and learned; None = all.  The others are left to the annotator: nothing of them
+            is proposed, and what is drawn of them is stored and teaches once they are listed.
     """
 
     method: str = "ovam"
@@ -73,6 +75,11 @@ class ProjectOptions:
     max_regions: int = 50
     polygon_points: int = 80
     tiles: int = 1
+    classes: tuple[str, ...] | None = None
+
+    def wants(self, label: str) -> bool:
+        """Whether a label is proposed and learned."""
+        return self.classes is None or label in self.classes
 
 
 @dataclass(frozen=True, slots=True)

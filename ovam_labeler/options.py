@@ -1,4 +1,5 @@
-"""A project's options: the process's settings, overridden by what was set for the project."""
+"""A project's options.  What the labeling tool says of the project (Label Studio's extra parameters) goes before what was
+set on the pages, and that before the process's settings."""
 
 from __future__ import annotations
 
@@ -14,14 +15,24 @@ _OVERLAPS = ("exclusive", "independent")
 POLICIES = ("auto", "gate", "manual")
 _REGIONS = ("class", "object")
 
+#: Where the options that the labeling tool sets are stored, among those of the pages.
+TOOL_OPTIONS = "extra_params"
+
+#: Most classes listed, and characters of a name.
+MOST_CLASSES, MOST_CHARACTERS = 1000, 1000
+
 
 def project_options(settings: Settings, stored: Mapping[str, Any] | None = None) -> ProjectOptions:
     """Options of a project; unknown keys of ``stored`` are ignored (written for a later version).
 
+    Args:
+        stored: as the store keeps them: those of the pages, and under :data:`TOOL_OPTIONS` those of the labeling tool,
+            which go first.
+
     Raises:
         BadRequestError: an option has a wrong value; the sentence names it and what is allowed.
     """
-    given = dict(stored or {})
+    given = {**(stored or {}), **tool_options(stored or {})}
     default = ProjectOptions(method=settings.method, refiner=settings.refiner, overlap=settings.overlap)
     overlap = given.get("overlap", default.overlap)
     if overlap not in _OVERLAPS:
@@ -47,7 +58,14 @@ def project_options(settings: Settings, stored: Mapping[str, Any] | None = None)
         max_regions=_count(given, "max_regions", default.max_regions, 1, 200),
         polygon_points=_count(given, "polygon_points", default.polygon_points, 8, 1000),
         tiles=_count(given, "tiles", default.tiles, 1, 8),
+        classes=_names(given, "classes"),
     )
+
+
+def tool_options(stored: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a project's stored options that its labeling tool sets, and the pages cannot change."""
+    found = stored.get(TOOL_OPTIONS)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _name(given: Mapping[str, Any], key: str, default: str) -> str:
@@ -78,3 +96,15 @@ def _fraction(given: Mapping[str, Any], key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise BadRequestError(f"The option '{key}' is {value!r}; a number in 0..1, or null, is allowed.")
     return float(value)
+
+
+def _names(given: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
+    value = given.get(key)
+    if value is None:
+        return None
+    named = isinstance(value, list | tuple) and all(isinstance(v, str) and 0 < len(v) <= MOST_CHARACTERS for v in value)
+    if not named or not 0 < len(value) <= MOST_CLASSES:
+        raise BadRequestError(
+            f"The option '{key}' is {str(value)[:80]!r}; a list of 1 to {MOST_CLASSES} class names, or null, is allowed."
+        )
+    return tuple(dict.fromkeys(value))

@@ -28,6 +28,7 @@ from backends.discovery import Found
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions, Proposal
 from ovam_labeler.errors import BadRequestError, ModelError
 from ovam_labeler.inference import InferenceService
+from ovam_labeler.map_memory import ClassMap, MapMemory
 from ovam_labeler.model_version import model_version
 from ovam_labeler.settings import Settings
 from ovam_labeler.tiling import cut, parts_of, together
@@ -62,6 +63,7 @@ class ProposeService:
         self._backend = backend
         self._inference = inference
         self._vocabulary = vocabulary
+        self._memory = MapMemory()
 
     def propose(
         self,
@@ -90,7 +92,7 @@ class ProposeService:
             with translate_errors():
                 needs = method.needs(backend.attributor)
             reading = None if progress is None else _part(progress, 0.0, _READING)
-            read = _Reading(self._inference, backend.attributor, method, needs, meanings, prompt)
+            read = _Reading(self._inference, backend.attributor, method, needs, meanings, prompt, self._memory)
             maps, features = read.whole(image, options.tiles, reading)
             with translate_errors():
                 found = decide(image, maps, features, meanings, backend.attributor.calibration, options, refiner)
@@ -115,9 +117,10 @@ class _Reading:
         needs: Needs,
         meanings: Sequence[Meaning],
         prompt: str,
+        memory: MapMemory,
     ) -> None:
         self._inference, self._attributor, self._method = inference, attributor, method
-        self._needs, self._meanings, self._prompt = needs, meanings, prompt
+        self._needs, self._meanings, self._prompt, self._memory = needs, meanings, prompt, memory
 
     def whole(
         self, image: LoadedImage, tiles: int, progress: Progress | None
@@ -143,12 +146,23 @@ class _Reading:
     def _read(
         self, image: LoadedImage, progress: Progress | None
     ) -> tuple[torch.Tensor, Sequence[Mapping[str, float]]]:
-        capture = self._inference.submit(image, self._needs, prompt=self._prompt, progress=progress).result()
+        """Presence compares the labels with each other, so features are made anew of maps that are kept one by one."""
+
+        def make(places: list[int]) -> list[ClassMap]:
+            capture = self._inference.submit(image, self._needs, prompt=self._prompt, progress=progress).result()
+            with translate_errors():
+                queries = [self._meanings[place].query for place in places]
+                maps = self._method.maps(self._attributor, capture, queries).detach().float().cpu()
+                logits = logits_of(self._attributor, capture, queries) if self._needs.queries else None
+            bare = [None] * len(places) if logits is None else [x.clone() for x in logits.detach().float().cpu()]
+            return [ClassMap(heat.clone(), own) for heat, own in zip(maps, bare, strict=True)]
+
+        where = (image.sha256, self._prompt, self._needs.key(), self._method.name)
+        found = self._memory.get([(where, meaning.identity) for meaning in self._meanings], make)
+        maps = torch.stack([one.heat for one in found])
+        logits = [one.logits for one in found if one.logits is not None]
         with translate_errors():
-            queries = [m.query for m in self._meanings]
-            maps = self._method.maps(self._attributor, capture, queries).detach().float().cpu()
-            logits = logits_of(self._attributor, capture, queries) if self._needs.queries else None
-            return maps, presence_features(maps, logits)
+            return maps, presence_features(maps, torch.stack(logits) if len(logits) == len(found) else None)
 
     def _probable(self, features: Sequence[Mapping[str, float]]) -> list[float]:
         calibration = self._attributor.calibration
@@ -200,6 +214,7 @@ def decide(
         there = mask is not None and bool(mask.any())
         presence = probabilities[k] if options.presence else 1.0
         # Sure of a mask: the class is there and the map is decided inside it.  Sure of none: the class is not there.
+        # Other rules were measured beside this one by :mod:`ovam_labeler.evaluation.score`.
         score = presence * (0.5 + 0.5 * margins[place[k]]) if there else 1.0 - probabilities[k]
         proposals.append(
             Proposal(

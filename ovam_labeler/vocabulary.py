@@ -35,6 +35,13 @@ class Meaning:
     version: TokenVersion | None = None
     warning: str | None = None
 
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        """Tells this query from others of the same base model, by content."""
+        if self.version is not None:
+            return ("token", self.version.sha256)
+        return ("word", self.label.name, self.label.prompt)
+
 
 class Vocabulary:
     """Labels and scope -> queries.  Thread-safe; queries are cached, encoding a word takes a text encoder's pass."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from colour_model import COLOURS, ColourModel, box, scene
 
 from backends import discovery
@@ -16,6 +17,7 @@ from ovam_labeler.application import OvamApplication, build_application
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions
 from ovam_labeler.errors import BadRequestError, ModelError
 from ovam_labeler.image_source import encode_png, load_image
+from ovam_labeler.map_memory import ClassMap, MapMemory
 from ovam_labeler.model_version import base_name, model_identity
 from ovam_labeler.options import project_options
 from ovam_labeler.settings import Settings
@@ -292,6 +294,60 @@ def test_options_override_settings_and_name_what_is_wrong(settings: Settings) ->
     default = replace(OPTIONS, refiner=settings.refiner)
     assert made == replace(default, overlap="independent", threshold=0.25, learning=False)
     assert project_options(settings) == default
-    for bad in ({"overlap": "both"}, {"threshold": 2}, {"threshold": True}, {"words": "yes"}, {"method": ""}):
+    both = project_options(settings, {"push": 3, "policy": "auto", "extra_params": {"push": 4, "classes": ["a", "a"]}})
+    assert (both.push, both.policy, both.classes) == (4, "auto", ("a",))
+    assert both.wants("a") and not both.wants("b") and default.wants("b")
+    for bad in (
+        {"classes": []},
+        {"classes": "a"},
+        {"classes": [1]},
+        {"overlap": "both"},
+        {"threshold": 2},
+        {"threshold": True},
+        {"words": "yes"},
+        {"method": ""},
+    ):
         with pytest.raises(BadRequestError, match=next(iter(bad))):
             project_options(settings, bad)
+
+
+def test_only_the_maps_of_a_changed_class_are_made_again(
+    app: OvamApplication, model: ColourModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token lands: the other classes' maps are kept, though presence and overlap are judged anew among all."""
+    asked: list[int] = []
+    maps = model.attributor.maps
+    monkeypatch.setattr(model.attributor, "maps", lambda c, q: asked.append(len(q)) or maps(c, q))
+    image, names = red_and_blue(), labels("red", "green", "blue", "thing")
+    first = app.proposer.propose(image, names, SCOPE, OPTIONS)
+    again = app.proposer.propose(image, names, SCOPE, OPTIONS)
+    assert asked == [4] and all(np.array_equal(a.mask, b.mask) for a, b in zip(first, again, strict=True))
+    add_token(app, "thing", token_of(model, "blue"))
+    found = app.proposer.propose(image, names, SCOPE, OPTIONS)
+    assert asked == [4, 1]
+    assert np.array_equal(found[0].mask, first[0].mask) and found[3].source == "token"
+    monkeypatch.setattr(app.proposer, "_memory", MapMemory())
+    fresh = app.proposer.propose(image, names, SCOPE, OPTIONS)
+    assert asked == [4, 1, 4], "nothing kept: all are made"
+    assert all(np.array_equal(a.mask, b.mask) and a.score == b.score for a, b in zip(found, fresh, strict=True))
+    app.proposer.propose(image, names, SCOPE, OPTIONS, prompt="a picture")
+    app.proposer.propose(red_and_blue(), names, SCOPE, replace(OPTIONS, overlap="independent", threshold=0.3))
+    assert asked == [4, 1, 4, 4], "another prompt is another reading; options of the mask are none of the map"
+
+
+def test_the_map_memory_is_bounded() -> None:
+    one = ClassMap(torch.zeros(8, 8), torch.zeros(8, 8))
+    memory = MapMemory(most=3 * one.bytes)
+    made: list[int] = []
+
+    def make(places: list[int]) -> list[ClassMap]:
+        made.extend(places)
+        return [one] * len(places)
+
+    memory.get(["a", "b", "c"], make)
+    memory.get(["a", "d"], make)  # b is the least recently used
+    assert made == [0, 1, 2, 1]
+    memory.get(["a", "c", "d"], make)
+    assert made == [0, 1, 2, 1]
+    memory.get(["b"], make)
+    assert made == [0, 1, 2, 1, 0]

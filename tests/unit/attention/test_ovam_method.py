@@ -81,3 +81,11 @@ def test_linear_is_the_sigmoid_of_the_mean_logit(make_bundle, projections, embed
     torch.testing.assert_close(found, torch.sigmoid(total / len(layers)), rtol=0, atol=1e-5)
     with pytest.raises(BackendError, match="offers? no logits|does not offer"):
         OVAM_LINEAR.maps(object(), None, [(TokenSet(x, (1,)),)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", [OVAM, OVAM_SELF_ATTENTION])
+def test_a_map_does_not_hang_on_the_classes_asked_for_with_it(attributor, capture, embeddings, method: Ovam) -> None:
+    queries = [(TokenSet(embeddings(n), (1,)),) for n in (2, 4, 2, 3)]
+    together = method.maps(attributor, capture, queries)
+    for k, query in enumerate(queries):
+        torch.testing.assert_close(method.maps(attributor, capture, [query])[0], together[k], rtol=1e-5, atol=1e-6)
