@@ -129,7 +129,7 @@ class LearnService:
         """See :meth:`ovam_labeler.services.Learner.review_class`."""
         with translate_errors():
             options = project_options(self._settings, self._store.get_project_options(scope))
-            learning = options.learning and label not in self._store.paused_classes(scope)
+            learning = options.learning and options.wants(label) and label not in self._store.paused_classes(scope)
             method = find_method(options.method)
             needs = method.needs(self._backend().attributor)
             found = self._lessons.of_class(scope, label, needs)
@@ -198,6 +198,11 @@ class LearnService:
 
             if truth.label in paused:
                 sentences.append(f"Learning of '{truth.label}' is paused; it is kept as evidence.")
+                continue
+            if not options.wants(truth.label):
+                sentences.append(
+                    f"'{truth.label}' is not among the project's classes to learn; it is kept as evidence."
+                )
                 continue
             try:
                 with translate_errors():

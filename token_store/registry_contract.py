@@ -255,7 +255,10 @@ class Registry(Protocol):
     def change_project_options(
         self, scope: Scope, changes: Mapping[str, Any], *, who: str, why: str = ""
     ) -> dict[str, Any]:
-        """Merge ``changes`` (None removes an option), recorded in the audit log.  Returns all options."""
+        """Merge ``changes`` (None removes an option), recorded in the audit log.  Returns all options.
+
+        A project is known to :meth:`list_projects` from then on, also where nothing was set.
+        """
 
     def pause_class(
         self, scope: Scope, class_name: str, paused: bool, *, who: str, why: str = "", job_kind: str | None = None

@@ -55,11 +55,13 @@ class SqlProjects(SqlTransactions):
             row = session.get(ProjectRow, (scope.connection, scope.project))
             old = dict(row.options) if row is not None else {}
             new = {key: value for key, value in {**old, **plain}.items() if value is not None}
-            if new == old:
+            if row is not None and new == old:
                 return new
             session.merge(
                 ProjectRow(connection=scope.connection, project=scope.project, options=new, updated_at=values.now())
             )
+            if new == old:  # a project seen for the first time: nothing was set
+                return new
             details = {
                 "connection": scope.connection,
                 "project": scope.project,

@@ -77,23 +77,24 @@ class PredictService:
 
     def model_version(self, config: ParsedConfig, scope: Scope, options: ProjectOptions) -> str:
         """The one string of /setup and /predict."""
-        config = self._speaking(config, scope)
+        config = self._speaking(config, scope, options)
         with translate_errors():
             version = self._application.proposer.model_version(config.labels, scope, options)
         return f"{version}{form_mark(config)}"
 
-    def _speaking(self, config: ParsedConfig, scope: Scope) -> ParsedConfig:
-        """The config without the classes whose proposals hurt (see :mod:`ovam_labeler.helping`)."""
+    def _speaking(self, config: ParsedConfig, scope: Scope, options: ProjectOptions) -> ParsedConfig:
+        """The config without the classes that are not to be proposed, and those whose proposals hurt (see
+        :mod:`ovam_labeler.helping`)."""
         store = self._application.store
         with translate_errors():
-            if not store.get_note(scope, QUIET):
-                return config
-            active = store.find_active(scope, [label.name for label in config.labels])
-            quiet = quiet_labels(store, scope, {name: version.number for name, version in active.items()})
-        controls = tuple(
-            replace(c, labels=tuple(label for label in c.labels if label.name not in quiet)) for c in config.controls
-        )
-        labels = tuple(label for label in config.labels if label.name not in quiet)
+            quiet: frozenset[str] = frozenset()
+            if store.get_note(scope, QUIET):
+                active = store.find_active(scope, [label.name for label in config.labels])
+                quiet = quiet_labels(store, scope, {name: version.number for name, version in active.items()})
+        labels = tuple(x for x in config.labels if options.wants(x.name) and x.name not in quiet)
+        if len(labels) == len(config.labels):
+            return config
+        controls = tuple(replace(c, labels=tuple(x for x in c.labels if x in labels)) for c in config.controls)
         return replace(config, labels=labels, controls=controls)
 
     def answer(
@@ -233,7 +234,7 @@ class PredictService:
         return None
 
     def _made(self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: object) -> _Made:
-        config = self._speaking(config, scope)
+        config = self._speaking(config, scope, options)
         given = read_task(task, config)
         version = self.model_version(config, scope, options)
         key = (scope, given, config, options, version)

@@ -60,6 +60,7 @@ class LabelNames:
                 for old, new in renamed(before, labels) if isinstance(before, list) else []:
                     log.info("Project %s: the label '%s' is now called '%s'.", scope, old, new)
                     self._store.rename_class(scope, old, new, who="label studio", why="renamed in the label config")
+                    self._rename_listed(scope, old, new)
                     followed.append((old, new))
                 note = {"labels": labels, "at": at, "names": _names(note.get("names"), followed, labels)}
                 self._store.put_note(scope, NOTE, note)
@@ -68,6 +69,20 @@ class LabelNames:
             while len(self._seen) > _REMEMBERED:
                 self._seen.popitem(last=False)
             return followed
+
+    def now(self, scope: Scope, name: str) -> str:
+        """What a label of this name is called now; the name itself where it was not renamed."""
+        with self._lock:
+            _, note = self._seen.get(scope, ("", {}))
+        return str((note.get("names") or {}).get(name, name))
+
+    def _rename_listed(self, scope: Scope, old: str, new: str) -> None:
+        """In the project's classes to learn, where they are listed on the pages."""
+        listed = self._store.get_project_options(scope).get("classes")
+        if isinstance(listed, list) and old in listed:
+            changed = [new if name == old else name for name in listed]
+            why = f"'{old}' was renamed in the label config"
+            self._store.change_project_options(scope, {"classes": changed}, who="label studio", why=why)
 
     def present(self, scope: Scope, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """The event in the project's present names.

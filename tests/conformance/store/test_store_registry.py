@@ -245,10 +245,15 @@ def test_projects_options_and_pauses(store: TokenStore) -> None:
     entry = store.audit(scope=PROJECT)[0]
     assert (entry["what"], entry["who"], entry["details"]["from"]["policy"]) == ("project.options", "ann", "gate")
     store.change_project_options(PROJECT, {"policy": "manual"}, who="ann")
+    assert store.change_project_options(Scope("default", "3"), {}, who="ann") == {}  # known from now on, nothing set
     assert len(store.audit()) == 1
     store.add_version(OTHER, "cat", version())
     store.add_version(Scope.everywhere(), "cat", version())
-    assert [(p.scope, p.options) for p in store.list_projects()] == [(PROJECT, {"policy": "manual"}), (OTHER, {})]
+    assert [(p.scope, p.options) for p in store.list_projects()] == [
+        (PROJECT, {"policy": "manual"}),
+        (Scope("default", "3"), {}),
+        (OTHER, {}),
+    ]
     for paused in (True, True):
         store.pause_class(PROJECT, "cat", paused, who="ann", why="noisy")
     assert store.paused_classes(PROJECT) == ["cat"] and store.paused_classes(OTHER) == []

@@ -14,6 +14,7 @@ from ovam_labeler.class_learning import _Moves as Moves
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions, Truth
 from ovam_labeler.errors import BadImageError, BadMaskError, BadRequestError, FetchError, OvamError
 from ovam_labeler.image_source import encode_png, load_image
+from ovam_labeler.option_changes import change_options
 from ovam_labeler.promotion import Evidence, Verdict, judge
 from ovam_labeler.settings import Settings
 from ovam_labeler.truth import build_truths
@@ -449,6 +450,22 @@ def test_a_paused_class_keeps_its_corrections_as_evidence(app: OvamApplication, 
     second = yellow((20, 8, 30, 30))
     (result,) = app.learner.learn_correction(correct(app, tool, second, [("x", box(20, 8, 30, 30))], ["x"], "2").id)
     assert result.metrics["examples"] == 2
+
+
+def test_a_class_that_is_not_listed_teaches_once_it_is(app: OvamApplication, tool: Tool) -> None:
+    app.store.change_project_options(SCOPE, {"classes": ["y"]}, who="ann")
+    first = correct(app, tool, yellow(), [("x", box(8, 8, 32, 32)), ("y", box(40, 60, 20, 30))], ["x", "y"], "1")
+    assert [r.label for r in app.learner.learn_correction(first.id)] == ["y"]
+    assert "'x' is not among the project's classes" in app.store.get_correction(first.id).note
+    assert app.learner.review_class(SCOPE, "x") is None
+    fresh = change_options(app.store, app.settings, SCOPE, {"classes": None}, who="ann", why="")
+    assert fresh == ["x"]
+    (job,) = app.store.list_jobs(kinds=["review"])
+    result = app.learner.review_class(SCOPE, job.payload["label"])
+    assert result is not None and (result.version, result.metrics["examples"]) == (1, 1)
+    with pytest.raises(BadRequestError, match="policy"):
+        change_options(app.store, app.settings, SCOPE, {"policy": "perhaps"}, who="ann", why="")
+    assert app.store.get_project_options(SCOPE) == {}
 
 
 def test_a_retracted_correction_is_unlearned(app: OvamApplication, tool: Tool) -> None:

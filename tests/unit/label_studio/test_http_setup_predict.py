@@ -10,9 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from protocol_helpers import CONFIG, DrawnApplication, captured, data_uri, predict_body, task
+from protocol_helpers import (
+    CONFIG,
+    DrawnApplication,
+    annotation_event,
+    brush,
+    captured,
+    data_uri,
+    half,
+    predict_body,
+    task,
+)
 
 from ovam_labeler.errors import ModelError
+from ovam_labeler.options import project_options
 from ovam_labeler.tools.label_studio.app import create_app
 from ovam_labeler.tools.label_studio.predict_service import PredictService
 from ovam_labeler.tools.label_studio.rle import decode_mask
@@ -191,11 +202,62 @@ def test_extra_params_are_the_projects_options(
     extra = {"overlap": "independent", "threshold": 7, "unheard": 1}
     after = client.post("/setup", json=setup_body(extra_params=extra)).json
     assert before != after and after["model_version"].endswith("independent")
-    assert application.store.get_project_options(SCOPE) == {"overlap": "independent"}
+    assert application.store.get_project_options(SCOPE) == {"extra_params": {"overlap": "independent"}}
     assert "'threshold'" in caplog.text and "'unheard'" in caplog.text
     assert client.post("/setup", json=setup_body(extra_params='{"overlap": "exclusive"}')).json == before
     for odd in ("{", [1], 5, "[]", None):
         assert client.post("/setup", json=setup_body(extra_params=odd)).status_code == 200
+
+
+def test_extra_params_go_before_the_pages_options_and_give_way_when_they_are_taken_back(
+    client: Any, application: DrawnApplication
+) -> None:
+    store = application.store
+
+    def overlap_and_push() -> tuple[str, int]:
+        options = project_options(application.settings, store.get_project_options(SCOPE))
+        return options.overlap, options.push
+
+    client.post("/setup", json=setup_body())
+    assert [p.scope for p in store.list_projects()] == [SCOPE], "the pages know the project before its first correction"
+    assert [row[1] for row in store.get_note(SCOPE, "labels")["labels"]] == ["disc", "bar"]
+    store.change_project_options(SCOPE, {"overlap": "independent", "push": 3}, who="ann")
+    client.post("/setup", json=setup_body(extra_params={"overlap": "exclusive"}))
+    assert overlap_and_push() == ("exclusive", 3)
+    store.change_project_options(SCOPE, {"overlap": "independent"}, who="ann")
+    client.post("/setup", json=setup_body(extra_params={"overlap": "exclusive"}))
+    assert overlap_and_push() == ("exclusive", 3), "what the pages say later does not go before it"
+    without = setup_body()
+    without.pop("extra_params", None)
+    client.post("/setup", json=without)
+    assert overlap_and_push() == ("exclusive", 3)
+    client.post("/setup", json=setup_body(extra_params=None))
+    assert overlap_and_push() == ("independent", 3)
+    assert all(e["what"] == "project.options" for e in store.audit(scope=SCOPE))
+
+
+def test_classes_that_are_not_listed_are_not_proposed_and_are_learned_once_they_are(
+    client: Any, application: DrawnApplication
+) -> None:
+    store = application.store
+    both = client.post("/setup", json=setup_body()).json
+    only = client.post("/setup", json=setup_body(extra_params={"classes": ["bar"]})).json
+    assert only != both
+    made = results(client, predict_body([task(1)]))[0]
+    assert [r["value"]["brushlabels"] for r in made["result"]] == [["bar"]]
+    assert made["model_version"] == only["model_version"]
+    assert client.post("/webhook", json=annotation_event([brush("disc", half())])).status_code == 201
+    assert [c.labels for c in store.list_corrections(SCOPE)] == [("disc",)], "what a human drew is kept"
+    assert store.list_jobs(kinds=("review",)) == []
+    assert client.post("/setup", json=setup_body(extra_params={"classes": ["bar", "disc"]})).json == both
+    assert [job.payload["label"] for job in store.list_jobs(kinds=("review",))] == ["disc"]
+    client.post("/setup", json=setup_body(extra_params={"classes": ["bar", "disc"]}))
+    assert len(store.list_jobs(kinds=("review",))) == 1
+    # A label renamed in Label Studio, its extra parameters forgotten.
+    renamed = setup_body()["schema"].replace('"disc"', '"ring"')
+    client.post("/setup", json=setup_body(extra_params={"classes": ["disc"]}))
+    client.post("/setup", json=setup_body(schema=renamed, extra_params={"classes": ["disc"]}))
+    assert project_options(application.settings, store.get_project_options(SCOPE)).classes == ("ring",)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from ovam_labeler.tools.label_studio.event_service import project_id
 from ovam_labeler.tools.label_studio.routes.body import connection_name, json_object
-from ovam_labeler.tools.label_studio.setup_service import SetupService
+from ovam_labeler.tools.label_studio.setup_service import UNSAID, SetupService
 from token_store.entities import Scope
 
 
@@ -35,7 +35,8 @@ def blueprint(name: str, service: SetupService) -> Blueprint:
             scope,
             str(body.get("schema") or ""),
             access_token=body.get("access_token"),
-            extra_params=body.get("extra_params"),
+            # Label Studio sends null where none are set; a body without the field says nothing of them.
+            extra_params=body.get("extra_params", UNSAID),
         )
         return jsonify({"model_version": version})
 
