@@ -12,7 +12,7 @@ from ovam_labeler.errors import BadRequestError, FetchError, OvamError
 from ovam_labeler.settings import Settings
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.connections import DEFAULT, Connections, StoredConnection
-from ovam_labeler.tools.label_studio.doctor_checks import ALLOW_PRIVATE
+from ovam_labeler.tools.label_studio.doctor_row import ALLOW_PRIVATE
 from ovam_labeler.tools.label_studio.extra_params import read_extra_params
 from ovam_labeler.tools.label_studio.push import UNCERTAINTY, follow_title
 from ovam_labeler.tools.label_studio.security import SECRET_HEADER

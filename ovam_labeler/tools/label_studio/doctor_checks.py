@@ -6,35 +6,26 @@ A check changes nothing in Label Studio and never shows a secret.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from ovam_labeler.errors import OvamError
 from ovam_labeler.settings import Settings
-from ovam_labeler.tools.contract import ParsedConfig
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.credentials import TokenRefusedError, is_personal_access_token
-from ovam_labeler.tools.label_studio.label_config import parse_label_config
+from ovam_labeler.tools.label_studio.doctor_backend import answer_rows, webhook_rows
+from ovam_labeler.tools.label_studio.doctor_project import project_rows
+from ovam_labeler.tools.label_studio.doctor_row import ALLOW_PRIVATE, Row, without_secret
 from ovam_labeler.tools.label_studio.security import SECRET_HEADER
-from ovam_labeler.tools.label_studio.task_images import task_images
-
-#: Settings that let Label Studio reach private addresses and keep the cloud metadata network banned.
-ALLOW_PRIVATE = "USE_DEFAULT_BANNED_SUBNETS=false USER_ADDITIONAL_BANNED_SUBNETS=169.254.0.0/16"
 
 #: An address on this machine where nothing listens: allowed ones fail Label Studio's health check and store nothing.
 _PROBE = "http://127.0.0.1:9"
 
+#: What the protocol was measured against, and seconds after which it gives up a prediction (``ML_TIMEOUT_PREDICT``).
+MEASURED, PREDICT_SECONDS = "1.23.2", 100
+
 #: Most projects looked at.
 _PROJECTS = 100
-
-
-class Row(NamedTuple):
-    """One outcome.  ``ok`` is None where the check does not apply; ``fix`` is what to type or set."""
-
-    name: str
-    ok: bool | None
-    sentence: str
-    fix: str = ""
 
 
 def run_checks(settings: Settings, client: LabelStudioClient | None = None) -> list[Row]:
@@ -51,6 +42,7 @@ def run_checks(settings: Settings, client: LabelStudioClient | None = None) -> l
         return [reached, accepted]
     rows = [reached, accepted]
     try:
+        rows += server_rows(client, settings)
         projects = _projects(client)
         rows.append(private_addresses(client, projects))
         rows += backends_and_webhooks(client, projects, settings)
@@ -100,6 +92,26 @@ def token(client: LabelStudioClient) -> Row:
     return Row("label studio token", True, f"Label Studio takes the {what}.")
 
 
+def server_rows(client: LabelStudioClient, settings: Settings) -> list[Row]:
+    """Its version beside the one that was measured, and whether our time limit fits its own."""
+    rows = []
+    try:
+        release = str(client.call("GET", "/api/version", timeout=10).get("release") or "")
+    except OvamError:
+        release = ""
+    if release and not release.startswith(MEASURED.rpartition(".")[0] + "."):
+        sentence = f"Label Studio {release} runs here; this program was measured against {MEASURED}."
+        rows.append(Row("label studio version", None, sentence))
+    if settings.predict_budget >= PREDICT_SECONDS:
+        sentence = (
+            f"OVAM_PREDICT_BUDGET is {settings.predict_budget:g} s, but Label Studio gives a prediction up after "
+            f"{PREDICT_SECONDS} s (the backend's own 'timeout' is ignored), and says that it was retrieved."
+        )
+        fix = "export OVAM_PREDICT_BUDGET=60  # or start Label Studio with a larger ML_TIMEOUT_PREDICT"
+        rows.append(Row("time limit", False, sentence, fix))
+    return rows
+
+
 def private_addresses(client: LabelStudioClient, projects: Sequence[Mapping[str, Any]]) -> Row:
     """Label Studio may connect to backends at private addresses, which it refuses by default."""
     name = "private addresses"
@@ -125,12 +137,26 @@ def backends_and_webhooks(
     """Each project's backend of ours, its webhook, the webhook's secret, and uncertainty ordering."""
     hooks = client.call("GET", "/api/webhooks/")
     rows: list[Row] = []
+    urls: dict[object, list[str]] = {}
     for project in projects:
-        for backend in client.backends(int(project["id"])):
-            if str(backend.get("model_version") or "").startswith("ovam-"):
-                mine = [h for h in hooks if h.get("project") == project["id"]]
-                rows += _backend_rows(client, project, backend, mine, settings)
-    if not rows:
+        backends = [b for b in client.backends(int(project["id"])) if _ours(b)]
+        urls[project["id"]] = [str(b.get("url", "")).rstrip("/") for b in backends]
+        for backend in backends:
+            # A webhook without a project is the whole organisation's.
+            mine = [h for h in hooks if h.get("project") in (project["id"], None)]
+            rows += _backend_rows(client, project, backend, mine, settings)
+        if len(backends) > 1:
+            rows.append(
+                Row(
+                    f"project {project['id']} backends",
+                    False,
+                    f"Project '{project.get('title', '')}' has {len(backends)} backends of ours: Label Studio asks each of "
+                    "them, and stores every prediction as often.",
+                    f"{client.url}/projects/{project['id']}/settings/ml: delete all but one",
+                )
+            )
+    rows += _orphans(client, hooks, urls)
+    if not any(urls.values()):
         rows.append(
             Row(
                 "backend",
@@ -139,6 +165,29 @@ def backends_and_webhooks(
                 "Project > Settings > Model > Connect Model, URL http://127.0.0.1:9090",
             )
         )
+    return rows
+
+
+def _ours(backend: Mapping[str, Any]) -> bool:
+    return str(backend.get("model_version") or "").startswith("ovam-")
+
+
+def _orphans(
+    client: LabelStudioClient, hooks: Sequence[Mapping[str, Any]], urls: Mapping[object, Sequence[str]]
+) -> list[Row]:
+    """Webhooks to us of projects whose backend was deleted: Label Studio leaves them."""
+    known = {f"{url}/webhook" for there in urls.values() for url in there}
+    rows = []
+    for hook in hooks:
+        project, url = hook.get("project"), str(hook.get("url", "")).rstrip("/")
+        left = project in urls and url in known and url.removesuffix("/webhook") not in urls[project]
+        if left and hook.get("is_active"):
+            sentence = (
+                f"Project {project} sends its annotations to {without_secret(url)}, but the backend is not connected there any "
+                "more (deleting a backend leaves its webhook)."
+            )
+            fix = f"{client.url}/projects/{project}/settings/webhooks: delete it  # or run: ovam-labeler connect again"
+            rows.append(Row(f"project {project} webhook", False, sentence, fix))
     return rows
 
 
@@ -153,34 +202,36 @@ def _backend_rows(
     where = f"Project '{project.get('title', '')}'"
     rows = []
     if backend.get("state") == "CO":
-        rows.append(Row(f"{name} backend", True, f"{where} is connected to {_without_secret(url)}."))
+        rows.append(Row(f"{name} backend", True, f"{where} is connected to {without_secret(url)}."))
     else:
         said = str(backend.get("error_message") or backend.get("readable_state") or "no reason given")[:300]
         fix = "Start it with: ovam-labeler serve"
-        rows.append(Row(f"{name} backend", False, f"{where} cannot reach {_without_secret(url)}: {said}.", fix))
+        rows.append(Row(f"{name} backend", False, f"{where} cannot reach {without_secret(url)}: {said}.", fix))
+    rows += answer_rows(name, url, project, settings)
     mine = [h for h in hooks if str(h.get("url", "")).rstrip("/") == f"{url}/webhook" and h.get("is_active")]
     if not mine:
         rows.append(
             Row(
                 f"{name} webhook",
                 False,
-                f"{where} has no active webhook to {_without_secret(url)}/webhook: corrections never arrive.",
+                f"{where} has no active webhook to {without_secret(url)}/webhook: corrections never arrive.",
                 f"Start Label Studio with {ALLOW_PRIVATE} and connect the model again.",
             )
         )
     else:
         rows.append(_secret_row(name, where, mine[0], settings))
+        rows += webhook_rows(client, name, where, mine[0])
     if len(mine) > 1:
         rows.append(
             Row(
                 f"{name} webhooks",
                 False,
-                f"{where} has {len(mine)} webhooks to {_without_secret(url)}, so every event comes {len(mine)} times (each is "
+                f"{where} has {len(mine)} webhooks to {without_secret(url)}, so every event comes {len(mine)} times (each is "
                 "counted once).",
                 "Project > Settings > Webhooks: delete all but one  # or run: ovam-labeler connect again",
             )
         )
-    rows += _project_rows(client, name, where, project, backend)
+    rows += project_rows(client, name, where, project, backend, settings)
     version = backend.get("model_version")
     if project.get("sampling") == "Uncertainty sampling" and backend.get("title") != version:
         rows.append(
@@ -193,49 +244,6 @@ def _backend_rows(
             )
         )
     return rows
-
-
-def _project_rows(
-    client: LabelStudioClient, name: str, where: str, project: Mapping[str, Any], backend: Mapping[str, Any]
-) -> list[Row]:
-    """Whether predictions are shown, the label config can be served, and an image of the project can be fetched."""
-    rows = []
-    settings_page = f"{client.url}/projects/{project['id']}/settings"
-    if project.get("show_collab_predictions") is False:
-        fix = f"{settings_page}/annotation: switch 'Use predictions to prelabel tasks' on  # or: ovam-labeler connect"
-        rows.append(Row(f"{name} predictions", False, f"{where} does not show predictions to annotators.", fix))
-    elif "model_version" in project and project.get("model_version") != backend.get("title"):
-        sentence = (
-            f"{where} shows predictions of '{project.get('model_version')}' and not of the backend, whose title is "
-            f"'{backend.get('title')}': the label stream gives none (deleting predictions by version does this)."
-        )
-        fix = f"{settings_page}/annotation: choose '{backend.get('title')}' as the model  # or: ovam-labeler connect"
-        rows.append(Row(f"{name} predictions", False, sentence, fix))
-    if isinstance(config := project.get("label_config"), str):
-        try:
-            parsed = parse_label_config(config)
-            rows += [Row(f"{name} labels", None, notice) for notice in parsed.notices]
-        except OvamError as error:
-            rows.append(Row(f"{name} labels", False, f"{where}: {error}", f"Edit {settings_page}/labeling"))
-            return rows
-        rows += _image_rows(client, name, where, project, parsed)
-    return rows
-
-
-def _image_rows(
-    client: LabelStudioClient, name: str, where: str, project: Mapping[str, Any], config: ParsedConfig
-) -> list[Row]:
-    """The first task's picture, fetched as predictions fetch it."""
-    tasks = client.list_tasks(project["id"], size=1)
-    if not tasks:
-        return [Row(f"{name} images", None, f"{where} has no task yet whose image could be fetched.")]
-    try:
-        picture = task_images(tasks[0].get("data") or {}, config)[0]
-        data = client.fetch_image(picture.reference)
-    except OvamError as error:
-        fix = "Mend what the sentence names, then run this again; docs/label_studio.md says what images are fetched."
-        return [Row(f"{name} images", False, f"{where}, task {tasks[0].get('id')}: {error}", fix)]
-    return [Row(f"{name} images", True, f"The image of task {tasks[0].get('id')} was fetched ({len(data)} bytes).")]
 
 
 def _secret_row(name: str, where: str, hook: Mapping[str, Any], settings: Settings) -> Row:
@@ -257,9 +265,3 @@ def _secret_row(name: str, where: str, hook: Mapping[str, Any], settings: Settin
 def _projects(client: LabelStudioClient) -> list[Mapping[str, Any]]:
     answer = client.call("GET", f"/api/projects?page_size={_PROJECTS}", timeout=60)
     return list(answer["results"] if isinstance(answer, dict) else answer)
-
-
-def _without_secret(url: str) -> str:
-    """A URL without a user name and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -16,7 +16,7 @@ from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.connect import Wish, connect
 from ovam_labeler.tools.label_studio.connections import Connections
 from ovam_labeler.tools.label_studio.credentials import TokenRefusedError
-from ovam_labeler.tools.label_studio.doctor_checks import ALLOW_PRIVATE
+from ovam_labeler.tools.label_studio.doctor_row import ALLOW_PRIVATE
 
 BACKEND = "http://127.0.0.1:9090"
 

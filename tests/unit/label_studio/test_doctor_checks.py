@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ from pydantic import SecretStr
 
 from ovam_labeler.checks import label_studio
 from ovam_labeler.settings import Settings
+from ovam_labeler.tools.label_studio import doctor_backend
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.connections import Connections, StoredConnection
-from ovam_labeler.tools.label_studio.doctor_checks import ALLOW_PRIVATE, Row, run_checks
+from ovam_labeler.tools.label_studio.doctor_checks import run_checks
+from ovam_labeler.tools.label_studio.doctor_row import ALLOW_PRIVATE, Row
 
 BACKEND = {"id": 4, "url": "http://127.0.0.1:9090", "state": "CO", "title": "OVAM", "model_version": "ovam-embedded-1"}
 HOOK = {"id": 5, "project": 1, "url": "http://127.0.0.1:9090/webhook", "is_active": True, "headers": {}}
@@ -32,6 +37,7 @@ class RecordedStudio(LabelStudioClient):
             "POST /api/ml": (400, {"detail": "Can't connect to ML backend"}),
             "GET /api/webhooks/": (200, [HOOK]),
             "GET /api/ml": (200, [BACKEND]),
+            "GET /api/version": (200, {"release": "1.23.2"}),
             "health": 200,
         } | answers
 
@@ -168,3 +174,141 @@ def test_every_connection_is_looked_at(tmp_path: Path) -> None:
     for name, port in (("a", 9), ("b", 19)):
         Connections(settings).save(StoredConnection(name, f"http://127.0.0.1:{port}", "t"))
     assert [c.name for c in label_studio(settings)] == ["a: label studio", "b: label studio"]
+
+
+def project_with(**fields: Any) -> dict[str, Any]:
+    return {"GET /api/projects": (200, {"results": [{"id": 1, "title": "cats", **fields}]})}
+
+
+def test_another_label_studio_and_a_time_limit_beyond_its_own() -> None:
+    (other,) = [row for row in rows(**{"GET /api/version": (200, {"release": "1.30.0"})}) if row.ok is None]
+    assert "1.30.0" in other.sentence and "1.23.2" in other.sentence
+    assert [row.ok for row in rows(**{"GET /api/version": (404, {})})] == [True] * 5
+    settings = Settings(
+        label_studio_url="http://localhost:8080",
+        label_studio_token=SecretStr("f" * 40),
+        predict_budget=120,
+        _env_file=None,
+    )
+    late = problem(run_checks(settings, RecordedStudio(settings)))
+    assert "120 s" in late.sentence and "OVAM_PREDICT_BUDGET=60" in late.fix
+
+
+def test_predictions_on_every_listing() -> None:
+    listing = problem(rows(**project_with(evaluate_predictions_automatically=True)))
+    assert "whenever its tasks are listed" in listing.sentence and "evaluate_predictions_automatically" in listing.fix
+
+
+def test_two_backends_of_ours_and_a_webhook_that_outlived_its_backend() -> None:
+    twice = {"GET /api/ml": (200, [BACKEND, BACKEND | {"id": 5}])}
+    assert "2 backends of ours" in problem(rows(**twice)).sentence
+    elsewhere = {"results": [{"id": 1, "title": "cats"}, {"id": 2, "title": "dogs"}]}
+    backends = iter([[BACKEND], []])
+
+    class Two(RecordedStudio):
+        def backends(self, project: int) -> list[dict[str, Any]]:
+            return next(backends)
+
+    settings = Settings(label_studio_url="http://x", label_studio_token=SecretStr("f" * 40), _env_file=None)
+    studio = Two(
+        settings,
+        **{"GET /api/projects": (200, elsewhere), "GET /api/webhooks/": (200, [HOOK, HOOK | {"id": 6, "project": 2}])},
+    )
+    left = problem(run_checks(settings, studio))
+    assert left.name == "project 2 webhook" and "leaves its webhook" in left.sentence
+
+
+def test_a_webhook_of_the_whole_organisation_counts_as_well() -> None:
+    both = [HOOK, HOOK | {"id": 6, "project": None}]
+    assert "2 webhooks" in problem(rows(**{"GET /api/webhooks/": (200, both)})).sentence
+    alone = {"GET /api/webhooks/": (200, [HOOK | {"project": None}])}
+    assert [row.ok for row in rows(**alone)] == [True] * 5
+
+
+def test_a_webhook_that_does_not_send_all() -> None:
+    bare = problem(rows(**{"GET /api/webhooks/": (200, [HOOK | {"send_payload": False}])}))
+    assert "without their payload" in bare.sentence
+    few = HOOK | {"send_for_all_actions": False, "actions": ["ANNOTATION_CREATED", "START_TRAINING", "TASKS_DELETED"]}
+    some = problem(rows(**{"GET /api/webhooks/": (200, [few])}))
+    assert "does not send ANNOTATION_UPDATED, ANNOTATIONS_DELETED." in some.sentence
+    all_of_them = few | {"actions": list(doctor_backend.ACTIONS)}
+    assert [row.ok for row in rows(**{"GET /api/webhooks/": (200, [all_of_them])})] == [True] * 5
+
+
+def test_smart_tools_of_a_backend_that_is_not_interactive() -> None:
+    config = CONFIG.replace(
+        "</View>", '<KeyPointLabels name="k" toName="image" smart="true"><Label value="disc"/></KeyPointLabels></View>'
+    )
+    none = {"GET /api/tasks": (200, {"tasks": []})}
+    silent = {"GET /api/ml": (200, [BACKEND | {"is_interactive": False}])}
+    assert "clicks are sent to nobody" in problem(rows(**project_with(label_config=config), **none, **silent)).sentence
+    heard = {"GET /api/ml": (200, [BACKEND | {"is_interactive": True}])}
+    assert all(row.ok is not False for row in rows(**project_with(label_config=config), **none, **heard))
+
+
+def test_extra_params_that_are_passed_over() -> None:
+    none = {"GET /api/tasks": (200, {"tasks": []})}
+
+    def asked(extra: Any) -> list[Row]:
+        backend = {"GET /api/ml": (200, [BACKEND | {"extra_params": extra}])}
+        return rows(**project_with(label_config=CONFIG), **none, **backend)
+
+    assert "'pussh' is unknown" in problem(asked({"pussh": 3})).sentence
+    assert "'push' is -1" in problem(asked('{"push": -1}')).sentence
+    assert "lists 'ring'" in problem(asked({"classes": ["disc", "ring"]})).sentence
+    assert all(row.ok is not False for row in asked({"classes": ["disc"], "push": 3}))
+
+
+def test_an_image_that_cannot_be_decoded_and_a_task_without_a_prediction() -> None:
+    broken = {"tasks": [{"id": 7, "data": {"image": "data:image/png;base64,AAAA"}}]}
+    assert "task 7" in problem(rows(**project_with(label_config=CONFIG), **{"GET /api/tasks": (200, broken)})).sentence
+    bare = {"tasks": [{"id": 7, "data": {"image": data_uri()}, "total_predictions": 0}]}
+    found = rows(**project_with(label_config=CONFIG), **{"GET /api/tasks": (200, bare)})
+    assert [row.ok for row in found] == [True] * 6 + [None] and "is no proof" in found[-1].sentence
+
+
+@pytest.mark.parametrize(
+    ("slow", "status", "words"),
+    [
+        ("/health", 200, "Label Studio gives up after 1 s"),
+        ("/webhook", 200, "waits 1 s, once"),
+        ("", 401, "refuses this connection's secret"),
+        ("", 200, None),
+    ],
+)
+def test_a_backend_that_answers_late_or_refuses_its_own_webhook(
+    monkeypatch: pytest.MonkeyPatch, slow: str, status: int, words: str | None
+) -> None:
+    monkeypatch.setattr(doctor_backend, "HEALTH_SECONDS", 0.2)
+    monkeypatch.setattr(doctor_backend, "WEBHOOK_SECONDS", 0.2)
+    seen: list[tuple[str, Any]] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers.get("X-OVAM-Secret")))
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path == slow:
+                time.sleep(0.4)
+            self.send_response(status if self.path == "/webhook" else 200)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        backend = {"GET /api/ml": (200, [BACKEND | {"url": url}])}
+        hook = {"GET /api/webhooks/": (200, [HOOK | {"url": f"{url}/webhook", "headers": {"X-OVAM-Secret": "hush"}}])}
+        found = rows(secret="hush", **backend, **hook)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert seen == [("/health", None), ("/webhook", "hush")]
+    if words is None:
+        assert [row.ok for row in found] == [True] * 5
+    else:
+        assert words.replace("1 s", "0.2 s") in problem(found).sentence and "hush" not in str(found)
