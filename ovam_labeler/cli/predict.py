@@ -49,19 +49,11 @@ def plan_outputs(images: Sequence[Path], labels: Sequence[str], folder: Path) ->
 
 
 def overlay(image: LoadedImage, proposals: Sequence[Proposal]) -> np.ndarray:
-    """uint8 (H, W, 3): each present mask tinted, with a one-pixel outline."""
-    picture = image.pixels.astype(np.float32)
-    for k, proposal in enumerate(proposals):
-        colour = np.array(COLOURS[k % len(COLOURS)], np.float32)
-        mask = proposal.mask
-        inner = mask.copy()
-        inner[1:] &= mask[:-1]
-        inner[:-1] &= mask[1:]
-        inner[:, 1:] &= mask[:, :-1]
-        inner[:, :-1] &= mask[:, 1:]
-        picture[mask] = 0.55 * picture[mask] + 0.45 * colour
-        picture[mask & ~inner] = colour
-    return picture.round().astype(np.uint8)
+    """uint8 (H, W, 3): each mask in the colour of its label's place, see :func:`ovam_labeler.drawing.class_overlay`."""
+    from ovam_labeler.drawing import class_overlay
+
+    colours = [COLOURS[k % len(COLOURS)] for k in range(len(proposals))]
+    return class_overlay(image.pixels, [p.mask for p in proposals], colours)
 
 
 def write_outputs(

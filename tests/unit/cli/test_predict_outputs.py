@@ -45,14 +45,20 @@ def test_outputs_that_would_be_lost_are_refused(
         plan_outputs([Path(i) for i in images], labels, tmp_path)
 
 
-def test_overlay_tints_only_the_mask() -> None:
-    image = LoadedImage(np.full((8, 10, 3), 100, np.uint8), "0" * 64)
-    mask = np.zeros((8, 10), bool)
-    mask[2:6, 3:8] = True
+@pytest.mark.parametrize("ground", [(100, 100, 100), (230, 159, 0), (150, 90, 40), (0, 0, 0), (255, 255, 255)])
+def test_an_overlay_is_seen_on_any_ground(ground: tuple[int, int, int]) -> None:
+    """On the label's own colour, too, and on brown, where orange was hard to see."""
+    image = LoadedImage(np.full((12, 14, 3), ground, np.uint8), "0" * 64)
+    mask = np.zeros((12, 14), bool)
+    mask[4:8, 4:10] = True
     proposal = Proposal("cat", mask, np.zeros((2, 2), np.float32), 1.0, True, 1.0, "word")
-    picture = overlay(image, [proposal])
-    assert picture.shape == (8, 10, 3)
-    assert ((picture != 100).any(2) == mask).all()
+    picture = overlay(image, [proposal]).astype(int)
+    assert picture.shape == (12, 14, 3)
+    assert (picture[3, 4:10] == 255).all() and (picture[2, 4:10] == 0).all(), "white beside the mask, black around it"
+    outside = picture[0, 0]
+    assert (picture[mask] == picture[4, 4]).all() and (picture[0] == outside).all()
+    red, _, blue = picture[4, 4]
+    assert red - blue > 80, "in the label's colour whatever the picture's is"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA-opaque", "RGBA-alpha", "P", "I;16", "zero-one"])
