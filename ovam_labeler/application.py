@@ -16,7 +16,7 @@ from ovam_labeler.errors import ModelError, OvamError
 from ovam_labeler.inference import InferenceService
 from ovam_labeler.jobs.contract import JobEngine, JobHandler
 from ovam_labeler.jobs.handlers import LearnHandler, ReviewHandler
-from ovam_labeler.jobs.kinds import LEARN, REVIEW
+from ovam_labeler.jobs.kinds import GENERATE, LEARN, REVIEW
 from ovam_labeler.jobs.local import LocalJobs
 from ovam_labeler.learn import LearnService
 from ovam_labeler.pending_images import PendingImages
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 #: ``load_backend`` of :mod:`backends.discovery`, or a stand-in of the same form.
 BackendLoader = Callable[..., Backend]
+
+#: Folder of the workers' lock files, below the data folder.
+WORKERS = "workers"
 
 #: Seconds that closing waits for a job that runs; it is queued again by the next start otherwise.
 _STOP_SECONDS = 10.0
@@ -67,7 +70,7 @@ class OvamApplication:
             LEARN: LearnHandler(self.learner, store, self._learned),
             REVIEW: ReviewHandler(self.learner, self._learned),
         }
-        self.jobs: JobEngine = LocalJobs(store, self._handlers, settings.data_dir / "workers")
+        self.jobs: JobEngine = LocalJobs(store, self._handlers, settings.data_dir / WORKERS, background=(GENERATE,))
 
     def backend(self) -> Backend:
         """The base model: text encoder and key projections at the first call, the UNet only where an image is read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ovam_labeler.jobs.handlers import REVIEW
+from ovam_labeler.jobs.kinds import REVIEW
 from ovam_labeler.options import project_options
 from ovam_labeler.settings import Settings
 from token_store.contract import TokenStore

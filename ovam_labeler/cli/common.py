@@ -77,6 +77,14 @@ def scope_of(connection: str | None, project: str | None) -> Scope:
     return Scope.everywhere() if connection is None or project is None else Scope(connection, project)
 
 
+def project_scope(project: str) -> Scope:
+    """``CONNECTION/ID``, or an ``ID`` of the default connection."""
+    from token_store.entities import Scope
+
+    connection, slash, number = project.rpartition("/")
+    return Scope(connection if slash else "default", number)
+
+
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 

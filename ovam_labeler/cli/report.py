@@ -5,9 +5,8 @@ from __future__ import annotations
 import typer
 from rich.table import Table
 
-from ovam_labeler.cli.common import load_settings, out, print_json
+from ovam_labeler.cli.common import load_settings, out, print_json, project_scope
 from ovam_labeler.errors import BadRequestError, NotFoundError
-from token_store.entities import Scope
 
 
 def report(
@@ -21,7 +20,7 @@ def report(
     from ovam_labeler.helping import resume as go_on
     from token_store import open_store
 
-    scope = _scope(project)
+    scope = project_scope(project) if project else None
     store = open_store(load_settings().resolved_database_url())
     try:
         if resume:
@@ -75,10 +74,3 @@ def report(
 
 def _say(sentence: str) -> None:
     out.print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-
-def _scope(project: str) -> Scope | None:
-    if not project:
-        return None
-    connection, slash, number = project.rpartition("/")
-    return Scope(connection if slash else "default", number)

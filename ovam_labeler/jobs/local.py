@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from ovam_labeler.jobs.contract import JobHandler
 from ovam_labeler.jobs.worker import BACK_OFF, JobRunner
 from token_store.contract import StoreError, TokenStore
+from token_store.entities import Job
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,15 @@ class LocalJobs:
         *,
         poll_seconds: float = POLL_SECONDS,
         back_off: tuple[float, ...] = BACK_OFF,
+        background: Sequence[str] = (),
     ) -> None:
-        """Args: folder of the workers' lock files, shared by the processes that share the store."""
+        """Args: folder of the workers' lock files, shared by the processes that share the store; background kinds are
+        done only where no other is due, so that hundreds of them keep no annotator waiting."""
         self._store = store
         self._handlers = handlers
         self._folder = folder
         self._poll_seconds = poll_seconds
+        self._background = frozenset(background)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._runner = JobRunner(store, handlers, self._stopping, back_off=back_off)
@@ -79,12 +83,11 @@ class LocalJobs:
         return True
 
     def _work(self) -> None:
-        kinds = sorted(self._handlers)
         while not self._stopping.is_set():
             # Cleared before the store is asked: a job added after the question sets it again.
             self._wake.clear()
             try:
-                job = self._store.claim_job(self._name, kinds)
+                job = self._claim()
             except StoreError as error:
                 log.warning("No job could be claimed: %s", error)
                 self._stopping.wait(self._poll_seconds)
@@ -94,25 +97,37 @@ class LocalJobs:
                 continue
             self._runner.run(job)
 
+    def _claim(self) -> Job | None:
+        kinds = sorted(self._handlers)
+        first = [kind for kind in kinds if kind not in self._background]
+        job = self._store.claim_job(self._name, first) if first else None
+        return job or (self._store.claim_job(self._name, kinds) if len(first) < len(kinds) else None)
+
     def _requeue(self) -> None:
         """Queue the jobs of workers that live no more."""
         for worker in {job.worker for job in self._store.list_jobs(states=("running",), limit=10_000)}:
-            if self._lives(worker):
+            if lives(self._file(worker)):
                 continue
             jobs = self._store.requeue_interrupted(worker)
             log.info("Queued again after an interruption: %s", ", ".join(f"{job.kind} {job.id}" for job in jobs))
             self._file(worker).unlink(missing_ok=True)
 
-    def _lives(self, worker: str) -> bool:
-        path = self._file(worker)
-        if not path.is_file():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                return False
-        except Timeout:
-            return True
-
     def _file(self, worker: str) -> Path:
         # Names are made above; another engine's name is no path of ours.
         return self._folder / f"{os.path.basename(worker) or 'unnamed'}.lock"
+
+
+def lives(path: Path) -> bool:
+    """Whether the worker that holds this lock file runs."""
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def live_workers(folder: Path) -> list[str]:
+    """Names of the workers of this data folder that run now, in any process of this machine."""
+    return sorted(path.stem for path in folder.glob("*.lock") if lives(path))

@@ -7,7 +7,9 @@ started once for this file.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,18 +19,22 @@ import pytest
 import requests
 from label_studio_stage import ENVIRONMENT, SECRET, Stage, started
 from pydantic import SecretStr
-from server_process import wait_for
+from server_process import ROOT, wait_for
 from studio_loop import Loop, drawn, loop_scenes, png
 
+from ovam_labeler.application import build_application
 from ovam_labeler.demo.project import label_config
 from ovam_labeler.demo.scenes import SceneSet
 from ovam_labeler.errors import FetchError
+from ovam_labeler.tools.label_studio.app import create_app
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.connect import Wish, connect
 from ovam_labeler.tools.label_studio.connections import Connections
+from ovam_labeler.tools.label_studio.corrections import TOOL
 from ovam_labeler.tools.label_studio.credentials import TokenRefusedError
 from ovam_labeler.tools.label_studio.doctor_checks import run_checks
 from ovam_labeler.tools.label_studio.rle import encode_mask
+from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 from token_store import open_store
 from token_store.entities import Scope
 
@@ -248,7 +254,7 @@ def test_connect_wires_a_project_and_events_that_were_lost_are_found(stage: Stag
     scope = Scope("team-c", str(project))
     store = open_store(stage.settings.resolved_database_url(), migrate=False)
     try:
-        assert store.get_project_options(scope) == {"push": 5}
+        assert store.get_project_options(scope) == {"extra_params": {"push": 5}}
         kept = stage.client.submit_annotation(task, [drawn("disc")])
         gone = stage.client.submit_annotation(task, [drawn("bar")])
         assert {c.labels for c in store.list_corrections(scope)} == {("disc",), ("bar",)}
@@ -301,3 +307,83 @@ def test_when_a_token_lands_the_next_open_tasks_are_predicted_again(stage: Stage
         assert [p["model_version"] for p in stage.client.predictions(task)] == [version]
     stage.client.retrieve_predictions(project, others)
     assert [len(stage.client.predictions(task)) for task in others] == [1, 1], "Label Studio asks for nothing it has"
+
+
+#: The command line, ended the hard way right after it has made its first task: a worker killed at its very end.
+KILLED = """
+import os, sys
+from ovam_labeler.tools.label_studio.app import create_app
+from ovam_labeler.tools.label_studio.client import LabelStudioClient
+make = LabelStudioClient.create_task
+LabelStudioClient.create_task = lambda *args: (make(*args), os._exit(9))
+from ovam_labeler.cli.main import run
+run()
+"""
+
+
+def test_generated_pictures_are_tasks_once_and_are_predicted_without_a_unet_pass(stage: Stage, tmp_path: Path) -> None:
+    """In processes of their own; then predicted from what Label Studio serves, the UNet's passes counted."""
+    client = stage.client
+    project = int(client.create_project("generated", label_config(["apple", "house"]))["id"])
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("OVAM_")},
+        "OVAM_DATA_DIR": str(tmp_path),
+        "OVAM_LABEL_STUDIO_URL": stage.studio.url,
+        "OVAM_LABEL_STUDIO_TOKEN": stage.studio.token,
+        "OVAM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    wish = [
+        "generate",
+        "--project",
+        str(project),
+        "a red apple",
+        "--seed",
+        "3",
+        "--count",
+        "2",
+        "--steps",
+        "4",
+        "--json",
+    ]
+
+    def command(*start: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *start, *wish], env=environment, capture_output=True, text=True, timeout=600
+        )
+
+    assert command("-c", KILLED).returncode == 9
+    assert len(client.tasks(project)) == 1
+    done = command("-m", "ovam_labeler")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["images"]
+    assert [(row["seed"], row["state"], row["made"]) for row in rows] == [(3, "done", False), (4, "done", True)]
+    tasks = client.tasks(project)
+    assert [task["id"] for task in tasks] == [row["task"] for row in rows]
+    uploads = client.call("GET", f"/api/projects/{project}/file-uploads?all=true")
+    assert len(uploads) == 2, "a picture was uploaded twice"
+    data = tasks[1]["data"]
+    expected = {"prompt": "a red apple", "seed": 4, "steps": 4, "model": "embedded"}
+    assert expected.items() <= data.items() and {"scheduler", "guidance", "size", "generation_id"} <= set(data)
+
+    settings = stage.settings.model_copy(update={"data_dir": tmp_path})
+    with build_application(settings, {TOOL: LabelStudioTool(settings)}) as application:
+        app = create_app(application)
+        application.inference.warm_up()
+        passes: list[object] = []
+        reader = application.backend().reader()
+        unet = type(reader._pipeline.unet)
+        forward = unet.forward
+        unet.forward = lambda *args, **kwargs: passes.append(1) or forward(*args, **kwargs)
+        try:
+            config = label_config(["apple", "house"])
+            asked = {"project": f"{project}.1", "label_config": config, "tasks": tasks}
+            results = app.test_client().post("/predict", json=asked).get_json()["results"]
+            assert all(row["model_version"].startswith("ovam-embedded-") for row in results) and len(results) == 2
+            assert passes == [], "a generated picture was read by the UNet"
+            (received,) = client.import_files(project, {"grey.png": png(np.full((64, 64, 3), 128, np.uint8))})
+            asked["tasks"] = [client.task(received)]
+            assert len(app.test_client().post("/predict", json=asked).get_json()["results"]) == 1
+            assert passes, "the passes of a picture that was not generated are counted"
+        finally:
+            unet.forward = forward

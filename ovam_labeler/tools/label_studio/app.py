@@ -30,6 +30,7 @@ def create_app(application: Application, *, state: Callable[[], Mapping[str, Any
     register_errors(app)
     # What is in use may also be changed by hand, on the pages of this server.
     app.extensions["ovam_moved"] = services.pushes.later
+    app.extensions["ovam_generate"] = services.generator
     app.extensions["ovam_reconciler"] = services.reconciler
     where = state or (lambda: {"state": "ready", "message": ""})
     app.register_blueprint(status.blueprint(application, where))

@@ -36,6 +36,25 @@ class LabelStudioClient(Connection):
             self.call("POST", f"/api/projects/{project}/import", files={"file": (name, data)}, timeout=120)
         return [int(task["id"]) for task in self.tasks(project)][-len(files) :]
 
+    def upload_file(self, project: int | str, name: str, data: bytes) -> str:
+        """Upload a file without making a task of it; returns where Label Studio serves it."""
+        path = f"/api/projects/{project}/import?commit_to_project=false"
+        made = self.call("POST", path, files={"file": (name, data)}, timeout=120)
+        (number,) = made["file_upload_ids"]
+        return _served(self.call("GET", f"/api/import/file-upload/{number}", timeout=60))
+
+    def find_upload(self, project: int | str, name: str) -> str | None:
+        """Where a file that this user uploaded under a name is served: Label Studio puts 8 hex digits before the name."""
+        rows = self.call("GET", f"/api/projects/{project}/file-uploads?all=true", timeout=120)
+        found = (row for row in rows if str(row.get("file", "")).endswith(f"-{name}"))
+        return next((_served(row) for row in found), None)
+
+    def create_task(self, project: int | str, data: Mapping[str, Any]) -> int:
+        """Make a task of this data; returns its id.  Every field that the label config names must be there (else 400)."""
+        path = f"/api/projects/{project}/import?return_task_ids=true"
+        made = self.call("POST", path, json=[{"data": dict(data)}], timeout=120)
+        return int(made["task_ids"][0])
+
     def tasks(self, project: int, *, page_size: int = 500) -> list[dict[str, Any]]:
         """All tasks of the project with annotations and predictions, by id."""
         rows: list[dict[str, Any]] = []
@@ -165,3 +184,8 @@ class LabelStudioClient(Connection):
     def local_file_reference(self, relative: str) -> str:
         """How a task names a file under Label Studio's ``LOCAL_FILES_DOCUMENT_ROOT``."""
         return f"/data/local-files/?d={quote(relative)}"
+
+
+def _served(upload: Mapping[str, Any]) -> str:
+    """Address below Label Studio's of an upload: ``upload/2/...`` is served under ``/data/`` (measured)."""
+    return "/data/" + str(upload["file"]).lstrip("/")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ovam_labeler.jobs.kinds import GENERATE
 from ovam_labeler.services import Application
 from ovam_labeler.tools.label_studio.corrections import TOOL
 from ovam_labeler.tools.label_studio.event_service import EventService
+from ovam_labeler.tools.label_studio.generating import Generator
 from ovam_labeler.tools.label_studio.measuring import Measurer
 from ovam_labeler.tools.label_studio.predict_service import PredictService
 from ovam_labeler.tools.label_studio.push import Pusher
@@ -28,11 +30,12 @@ class LabelStudioServices:
     predict: PredictService
     events: EventService
     pushes: PushQueue
+    generator: Generator
     reconciler: Reconciler
 
 
 def join(application: Application) -> LabelStudioServices:
-    """The services over a joined application; before its worker is started, since they bring a kind of job.
+    """The services over a joined application; before its worker is started, since they bring kinds of jobs.
 
     Args:
         application: with this tool among its decoders, else a tool of its own is made from its settings.
@@ -45,9 +48,12 @@ def join(application: Application) -> LabelStudioServices:
     pushes = PushQueue(application.settings, application.store, tool.connections, application.jobs.notify)
     pusher = Pusher(application, tool, predict, pushes)
     predict.hand_over = pushes.hand_over
+    generator = Generator(application, tool)
     application.add_handler(PUSH, pusher)
+    application.add_handler(GENERATE, generator)
     application.on_learned(Measurer(application, tool).learned)
     application.on_learned(pusher.learned)
     reconciler = Reconciler(tool.connections, events, application)
     events.on_training = reconciler.start
-    return LabelStudioServices(tool, SetupService(application, tool, predict), predict, events, pushes, reconciler)
+    setup = SetupService(application, tool, predict, events.names)
+    return LabelStudioServices(tool, setup, predict, events, pushes, generator, reconciler)

@@ -36,6 +36,9 @@ _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
     ("GET", re.compile(r"/api/predictions/(\d+)/"), "_prediction"),
     ("DELETE", re.compile(r"/api/predictions/(\d+)/"), "_delete_prediction"),
     ("POST", re.compile(r"/api/projects/(\d+)/import/predictions"), "_import_predictions"),
+    ("POST", re.compile(r"/api/projects/(\d+)/import"), "_import"),
+    ("GET", re.compile(r"/api/projects/(\d+)/file-uploads"), "_uploads"),
+    ("GET", re.compile(r"/api/import/file-upload/(\d+)"), "_upload"),
     ("GET", re.compile(r"/api/ml/?"), "_backends"),
     ("PATCH", re.compile(r"/api/ml/(\d+)"), "_change_backend"),
 ]
@@ -68,6 +71,7 @@ class FakeStudio:
         self.annotations: dict[int, dict[str, Any]] = {}
         self.predictions: dict[int, dict[str, Any]] = {}
         self.tasks: dict[int, dict[str, Any]] = {}
+        self.files: dict[str, bytes] = {}
         for number in range(1, tasks + 1):
             data = {"image": data_uri(shade=number % 256)}
             self.tasks[number] = {"id": number, "data": data, "project": 2, "overlap": 1, "updated_at": self._now()}
@@ -156,7 +160,8 @@ class FakeStudio:
     def _matches(self, task: dict[str, Any], filters: list[dict[str, Any]]) -> bool:
         row = self._light(task, [{"filter": "filter:tasks:annotations_ids"}])
         for one in filters:
-            value = row[one["filter"].removeprefix("filter:tasks:")]
+            name = one["filter"].removeprefix("filter:tasks:")
+            value = row["data"].get(name.removeprefix("data.")) if name.startswith("data.") else row[name]
             holds = {
                 "greater_or_equal": lambda v, w: datetime.fromisoformat(v).replace(tzinfo=None) >= filter_moment(w),
                 "equal": lambda v, w: v == w,
@@ -238,6 +243,27 @@ class FakeStudio:
         self.predictions[number] = {**row, "id": number, "project": 2, "created_at": self._now()}
         return number
 
+    def _import(self, project: int, query: Mapping[str, str], body: Any, **_: Any) -> tuple[int, Any]:
+        """A file (``{"file": (name, bytes)}``) without a task, or tasks; as measured, answers name what was made."""
+        if "file" in body:
+            assert query == {"commit_to_project": "false"}
+            name, data = body["file"]
+            self.files[f"upload/2/{len(self.files):08x}-{name}"] = data
+            return 201, {"task_count": 1, "file_upload_ids": [len(self.files)]}
+        if any("image" not in row["data"] for row in body):
+            return 400, {"detail": "Validation error"}
+        first = max(self.tasks, default=0) + 1
+        for number, row in enumerate(body, first):
+            self.tasks[number] = {"id": number, "project": 2, "overlap": 1, "updated_at": self._now(), **row}
+        return 201, {"task_count": len(body), "task_ids": list(range(first, first + len(body)))}
+
+    def _uploads(self, project: int, query: Mapping[str, str], **_: Any) -> tuple[int, Any]:
+        assert query == {"all": "true"}, "without it, only the uploads of a draft project are listed (measured)"
+        return 200, [{"id": n, "file": f, "size": len(d)} for n, (f, d) in enumerate(self.files.items(), 1)]
+
+    def _upload(self, upload: int, **_: Any) -> tuple[int, Any]:
+        return 200, {"id": upload, "file": list(self.files)[upload - 1]}
+
     def _backends(self, **_: Any) -> tuple[int, Any]:
         return 200, self.backends
 
@@ -269,11 +295,15 @@ class _FakeClient(LabelStudioClient):
         super().__init__(settings)
         self._studio = studio
 
+    def fetch_image(self, reference: str) -> bytes:
+        uploaded = self._studio.files.get(reference.removeprefix("/data/"))
+        return super().fetch_image(reference) if uploaded is None else uploaded
+
     def raw_call(self, method: str, path: str, *, timeout: float | None = None, **kwargs: Any) -> requests.Response:
         from ovam_labeler.errors import FetchError
 
         try:
-            status, body = self._studio.request(method, path, kwargs.get("json"))
+            status, body = self._studio.request(method, path, kwargs.get("json", kwargs.get("files")))
         except requests.RequestException as error:
             raise FetchError(f"Label Studio at {self.url} is not reachable; is it running?") from error
         answer = requests.Response()
