@@ -13,7 +13,17 @@ from werkzeug.exceptions import HTTPException, NotFound
 from ovam_labeler import __version__
 from ovam_labeler.errors import OvamError
 from ovam_labeler.pages import access, filters, forgery
-from ovam_labeler.pages.routes import corrections, jobs, journal, pictures, projects, registry, token
+from ovam_labeler.pages.routes import (
+    corrections,
+    generating,
+    helping,
+    jobs,
+    journal,
+    pictures,
+    projects,
+    registry,
+    token,
+)
 from ovam_labeler.services import Application
 
 log = logging.getLogger(__name__)
@@ -52,7 +62,7 @@ def register_pages(
     pages = Blueprint("pages", __name__, url_prefix=PREFIX, template_folder="templates", static_folder="static")
     where = state or (lambda: {"state": "ready", "message": ""})
     filters.register(pages)
-    for module in (registry, token, pictures, corrections, jobs, projects, journal):
+    for module in (registry, token, pictures, corrections, jobs, projects, generating, helping, journal):
         module.register(pages, application, where)
 
     @pages.before_request

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint
 
-from ovam_labeler.pages.sentences import sentence_of
+from ovam_labeler.pages.sentences import job_about, job_result, sentence_of
 
 #: What states mean to an annotation lead; the store's own words stay in the address and the log.
 STATES = {
@@ -38,6 +38,8 @@ def register(pages: Blueprint) -> None:
         ("count", count),
         ("share", share),
         ("sentence", sentence_of),
+        ("job_about", job_about),
+        ("job_result", job_result),
     ):
         pages.add_app_template_filter(function, f"pages_{name}")
 

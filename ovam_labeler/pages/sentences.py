@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ovam_labeler.jobs.kinds import GENERATE
+from token_store.entities import Job
 from token_store.registry_contract import ACTIVE
+
+#: Job of the labeling tool that predicts tasks and hands them over.
+PUSH = "push"
 
 
 def sentence_of(entry: Mapping[str, Any]) -> str:
@@ -61,3 +66,36 @@ def _value(value: object) -> str:
     if value is None:
         return "unset"
     return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def job_about(job: Job) -> str:
+    """What a job that is about no class does, from its payload; "" for the others, whose labels say it."""
+    if job.kind == GENERATE:
+        return f"“{_short(job.payload.get('prompt'))}”, seed {job.payload.get('seed')}"
+    if job.kind == PUSH:
+        tasks = job.payload.get("tasks")
+        return f"{len(tasks)} tasks asked for in a batch" if isinstance(tasks, list) else "the next open tasks"
+    return ""
+
+
+def job_result(job: Job) -> str:
+    """What an ended job did, from its result; "" where it says nothing for people."""
+    found = job.result
+    if job.kind == GENERATE and found.get("task") is not None:
+        return f"task {found['task']}" + ("" if found.get("made") else ", which was there already")
+    if job.kind == PUSH and isinstance(found.get("postponed"), str):
+        return found["postponed"]
+    if job.kind == PUSH and "pushed" in found:
+        counts = (("pushed", "predicted and pushed"), ("there", "up to date"), ("failed", "failed"))
+        parts = [f"{found[key]} {words}" for key, words in counts if found.get(key)]
+        parts += [f"{found['pruned']} old predictions deleted"] if found.get("pruned") else []
+        parts += [f"{found['left']} left to the next job"] if found.get("left") else []
+        return ", ".join(parts) or "no open task"
+    if job.kind == "review" and "label" in found:
+        return "withdrawn or left as it is" if found.get("version") is None else f"version {found['version']}"
+    return ""
+
+
+def _short(value: object, most: int = 80) -> str:
+    text = str(value or "")
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -16,6 +16,14 @@ from token_store.entities import JOB_STATES
 
 SHOWN = 100
 
+#: Kinds of jobs with what they do.
+KINDS = {
+    "learn": "learns a token from a correction",
+    "review": "judges a class again",
+    "push": "predicts tasks and hands them to Label Studio",
+    "generate": "generates a picture and uploads it as a task",
+}
+
 #: Most jobs of a state that are counted.
 COUNTED = 1000
 
@@ -26,13 +34,18 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
     @pages.get("/jobs")
     def jobs() -> str:
         state = query.read_choice(request.args, "state", JOB_STATES)
+        kind = query.read_choice(request.args, "kind", KINDS)
+        kinds = (kind,) if kind else ()
         with translate_errors():
-            rows = [work.job_row(job) for job in store.list_jobs(states=(state,) if state else (), limit=SHOWN)]
-            counts = {name: len(store.list_jobs(states=(name,), limit=COUNTED)) for name in JOB_STATES}
+            found = store.list_jobs(states=(state,) if state else (), kinds=kinds, limit=SHOWN)
+            rows = [work.job_row(job) for job in found]
+            counts = {name: len(store.list_jobs(states=(name,), kinds=kinds, limit=COUNTED)) for name in JOB_STATES}
         return render_template(
             "pages/jobs.html",
             rows=rows,
             state=state,
+            kind=kind,
+            kinds=KINDS,
             counts=counts,
             counted=COUNTED,
             most=SHOWN,
@@ -43,6 +56,7 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
     def act_on_job() -> Response:
         again, stop = query.read_number(request.form, "again"), query.read_number(request.form, "cancel")
         state = query.read_choice(request.form, "back_state", JOB_STATES)
+        kind = query.read_choice(request.form, "back_kind", KINDS)
         with translate_errors():
             if again is not None:
                 work.run_again(store, again, g.user)
@@ -51,4 +65,4 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
                 work.cancel(store, stop, g.user)
             else:
                 raise BadRequestError("The form must have the field again or cancel with a job's number.")
-        return redirect(url_for(".jobs", state=state or None), 303)
+        return redirect(url_for(".jobs", state=state or None, kind=kind or None), 303)

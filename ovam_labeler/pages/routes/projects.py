@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import Blueprint, g, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, g, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from ovam_labeler.errors import BadRequestError, NotFoundError
 from ovam_labeler.jobs.kinds import REVIEW
-from ovam_labeler.options import project_options
-from ovam_labeler.pages import query
+from ovam_labeler.option_changes import change_options
+from ovam_labeler.options import project_options, tool_options
+from ovam_labeler.pages import options_form, query
+from ovam_labeler.pages.routes import generating
 from ovam_labeler.services import Application
 from ovam_labeler.translate import translate_errors
 from token_store.contract import TokenStore
@@ -27,6 +29,9 @@ POLICIES = {
     ),
     "manual": ("Ask me", "A new version waits as a candidate until someone promotes it here or on the command line."),
 }
+
+#: Note in which a project's labels are kept (see the labeling tool's ``renames``).
+LABELS = "labels"
 
 #: Most classes listed on a project's page.
 CLASSES = 500
@@ -60,15 +65,25 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
             tokens = store.find_tokens(TokenFilter(scope=scope), limit=CLASSES).tokens
             paused = store.paused_classes(scope)
             options = project_options(application.settings, found.options)
+            learned = [t.class_name for t in tokens]
+            known = options_form.known_classes(store.get_note(scope, LABELS), [*learned, *paused], options)
+            making = generating.under_way(store, scope)
+        generator = current_app.extensions.get("ovam_generate")
         return render_template(
             "pages/project.html",
             scope=scope,
             project=found,
             options=options,
             policies=POLICIES,
-            classes=sorted({*(t.class_name for t in tokens), *paused}),
+            classes=sorted({*learned, *paused}),
             paused=set(paused),
-            done=query.read_choice(request.args, "done", ("settings", "pause", "resume")),
+            known=known,
+            fields=options_form.fields(application.settings, found.options),
+            fixed=set(tool_options(found.options)),
+            making=making,
+            can_generate=generator is not None and generator.knows(scope),
+            done=query.read_choice(request.args, "done", ("settings", "masks", "pause", "resume", "generate")),
+            count=query.read_number(request.args, "count") or 0,
             name=request.args.get("name", "")[:1000],
         )
 
@@ -80,17 +95,36 @@ def register(pages: Blueprint, application: Application, _state: Callable[[], Ma
         with translate_errors():
             _project(store, scope)
             if what == "settings":
-                policy = query.read_choice(request.form, "policy", POLICIES)
-                if not policy:
-                    raise BadRequestError(f"The field policy must be one of {', '.join(POLICIES)}.")
-                changes = {"policy": policy, "learning": request.form.get("learning") == "on"}
-                store.change_project_options(scope, changes, who=g.user, why=why)
+                _change_learning(scope, why)
+            elif what == "masks":
+                _change_masks(scope, why)
             elif what in ("pause", "resume") and 0 < len(name) <= 1000:
                 store.pause_class(scope, name, what == "pause", who=g.user, why=why, job_kind=REVIEW)
                 application.jobs.notify()
             else:
-                raise BadRequestError("The field act must be settings, pause:CLASS or resume:CLASS.")
+                raise BadRequestError("The field act must be settings, masks, pause:CLASS or resume:CLASS.")
         return redirect(url_for(".project", scope=query.scope_text(scope), done=what, name=name or None), 303)
+
+    def _change_learning(scope: Scope, why: str) -> None:
+        """Policy and learning, as far as the labeling tool does not set them."""
+        policy = query.read_choice(request.form, "policy", POLICIES)
+        fixed = tool_options(store.get_project_options(scope))
+        if not policy and "policy" not in fixed:
+            raise BadRequestError(f"The field policy must be one of {', '.join(POLICIES)}.")
+        changes = {"policy": policy, "learning": request.form.get("learning") == "on"}
+        changes = {name: value for name, value in changes.items() if name not in fixed}
+        store.change_project_options(scope, changes, who=g.user, why=why)
+
+    def _change_masks(scope: Scope, why: str) -> None:
+        """Options of masks and the classes to learn; open tasks are predicted again where masks have changed."""
+        stored = store.get_project_options(scope)
+        changes = options_form.read_fields(application.settings, stored, request.form)
+        if "which" in request.form and "classes" not in tool_options(stored):
+            changes["classes"] = options_form.read_classes(request.form, request.form.getlist("class"))
+        if change_options(store, application.settings, scope, changes, who=g.user, why=why):
+            application.jobs.notify()
+        if store.get_project_options(scope) != stored:
+            current_app.extensions.get("ovam_moved", lambda _scope: None)(scope)
 
 
 def _project(store: TokenStore, scope: Scope) -> Project:
@@ -99,5 +133,5 @@ def _project(store: TokenStore, scope: Scope) -> Project:
         if found.scope == scope:
             return found
     raise NotFoundError(
-        f"There is no project {scope} here; it appears when its labeling tool has asked for predictions."
+        f"There is no project {scope} here; it appears when its labeling tool has asked this server for the first time."
     )

@@ -21,7 +21,7 @@ from token_store.entities import Correction, NewCorrection, Scope
 SCOPE = Scope("default", "2")
 
 #: Every page that can be asked for without knowing anything.
-PAGES = ("/pages/", "/pages/corrections", "/pages/jobs", "/pages/projects", "/pages/log")
+PAGES = ("/pages/", "/pages/corrections", "/pages/helping", "/pages/jobs", "/pages/projects", "/pages/log")
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>/../../etc/passwd"
 

@@ -123,11 +123,11 @@ def test_another_class_is_left_alone(visitor: Visitor, learned: OvamApplication)
 
 def test_the_policy_of_a_project(visitor: Visitor, learned: OvamApplication) -> None:
     page = visitor.get("/pages/project", scope="default/2")
-    chosen = [a["value"] for a in page.all("input", type="radio") if "checked" in a]
+    chosen = [a["value"] for a in page.all("input", type="radio", name="policy") if "checked" in a]
     assert chosen == ["gate"]
     page = visitor.send(page, "/pages/project", act="settings", policy="manual", learning="on", reason="audit week")
     assert "Saved." in page.text
-    assert [a["value"] for a in page.all("input", type="radio") if "checked" in a] == ["manual"]
+    assert [a["value"] for a in page.all("input", type="radio", name="policy") if "checked" in a] == ["manual"]
     assert learned.store.get_project_options(SCOPE)["policy"] == "manual"
     assert learned.store.audit(1)[0]["who"] == "local" and learned.store.audit(1)[0]["why"] == "audit week"
     visitor.send(page, "/pages/project", act="settings", policy="auto")
