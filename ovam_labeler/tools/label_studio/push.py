@@ -71,10 +71,11 @@ class Pusher:
         text = str(project.get("label_config") or "")
         config, options = self._tool.parse_config(text), self._predict.options(scope)
         version = self._predict.model_version(config, scope, options)
-        if project.get("sampling") == UNCERTAINTY:
-            follow_title(client, scope.project, version)
+        doubtful = project.get("sampling") == UNCERTAINTY
         given = [str(task) for task in job.payload.get("tasks") or ()]
-        tasks = _there(client, given[:TASKS]) if given else self._open(client, scope, options)
+        tasks = _there(client, given[:TASKS]) if given else self._open(client, scope, options, doubtful)
+        if doubtful:  # after the tasks were listed: they are sorted by scores of the version before
+            follow_title(client, scope.project, version)
         done = self._push(client, scope, config, options, version, tasks, progress)
         rest = given[TASKS:]
         if rest:
@@ -88,10 +89,17 @@ class Pusher:
         jobs = self._application.store.list_jobs(states=("queued",), kinds=(LEARN,), limit=1000)
         return any(scope_of_job(job) == scope and job.run_after <= datetime.now(UTC) for job in jobs)
 
-    def _open(self, client: LabelStudioClient, scope: Scope, options: ProjectOptions) -> list[dict[str, Any]]:
-        """The tasks that nobody has annotated, in the order of the label stream, at most ``push`` of them."""
+    def _open(
+        self, client: LabelStudioClient, scope: Scope, options: ProjectOptions, doubtful: bool
+    ) -> list[dict[str, Any]]:
+        """The tasks that nobody has annotated, in the order of the label stream, at most ``push`` of them.
+
+        Uncertainty sampling looks at tasks with a prediction of the current version only, which are those pushed here: so
+        the most doubtful ones come first, by what the version before said.
+        """
         nobody = ("total_annotations", "equal", "Number", 0)
-        return client.list_tasks(scope.project, nobody, order="id", size=options.push)[: options.push]
+        order = "predictions_score" if doubtful else "id"
+        return client.list_tasks(scope.project, nobody, order=order, size=options.push)[: options.push]
 
     def _push(
         self,

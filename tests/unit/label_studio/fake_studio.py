@@ -134,7 +134,8 @@ class FakeStudio:
         filters = asked.get("filters", {}).get("items", [])
         rows = [self._light(task, filters) for task in self.tasks.values() if self._matches(task, filters)]
         order = (asked.get("ordering") or ["tasks:id"])[0]
-        rows.sort(key=lambda row: (row[order.removeprefix("tasks:")], row["id"]))
+        column = order.removeprefix("tasks:")
+        rows.sort(key=lambda row: (row[column] is None, row[column], row["id"]))  # empty ones last (measured)
         size, page = int(query.get("page_size", 30)), int(query.get("page", 1))
         found = rows[(page - 1) * size : page * size]
         if not found and page > 1:
@@ -154,8 +155,15 @@ class FakeStudio:
             "cancelled_annotations": cancelled,
             "annotations_ids": ",".join(str(a["id"]) for a in reversed(mine)) if wanted else "",
             "is_labeled": len(mine) - cancelled >= task["overlap"],
+            "predictions_score": self._score(task["id"]),
             "drafts": [],
         }
+
+    def _score(self, task: int) -> float | None:
+        """Mean score of the task's predictions by the project's model version, as the data manager's column has it."""
+        version = self.project["model_version"]
+        mine = [p["score"] for p in self.predictions.values() if p["task"] == task and p["model_version"] == version]
+        return sum(mine) / len(mine) if mine else None
 
     def _matches(self, task: dict[str, Any], filters: list[dict[str, Any]]) -> bool:
         row = self._light(task, [{"filter": "filter:tasks:annotations_ids"}])

@@ -156,6 +156,21 @@ def test_uncertainty_sampling_is_given_the_title_it_sorts_by(stage: Callable[...
     assert len(scores) == 4 and all(0 <= s <= 1 for s in scores)
 
 
+def test_the_most_doubtful_tasks_are_pushed_first(stage: Callable[..., Stage]) -> None:
+    """Uncertainty sampling then looks at tasks of the new version only, which are those that were pushed."""
+    it = stage(tasks=5)
+    backend = {"id": 1, "url": "http://127.0.0.1:9090", "project": 2, "title": "ovam-old", "model_version": "ovam-old"}
+    it.studio.backends = [backend]
+    it.studio.project |= {"sampling": "Uncertainty sampling", "model_version": "ovam-old"}
+    for number, score in ((1, 0.9), (2, 0.1), (3, 0.5), (4, 0.2)):  # the fifth has none
+        it.studio.add_prediction({"task": number, "model_version": "ovam-old", "score": score, "result": []})
+    it.application.store.put_project_options(SCOPE, {"push": 2})
+    it.learned()
+    (done,) = it.work()
+    new = done["version"]
+    assert [n for n in range(1, 6) if new in it.versions(n)] == [2, 4] and it.studio.project["model_version"] == new
+
+
 def test_only_our_own_old_predictions_are_deleted(stage: Callable[..., Stage]) -> None:
     it = stage(tasks=1)
     for version in ("ovam-old", "ovam-young", "theirs"):
