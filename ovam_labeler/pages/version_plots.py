@@ -50,7 +50,6 @@ SHARES = {
     "untouched": "submitted untouched",
     "iou": "IoU of proposal and submission",
     "deleted": "regions deleted",
-    "hurt": "hurt",
 }
 
 
@@ -94,7 +93,7 @@ def _plot(
             for x, row in zip(places, rows, strict=True)
         ]
         dots = tuple(
-            (*point, f"{name}: {words} {form.format(row[key])}")
+            (*point, f"{name}: {words} {form.format(row[key])}, of {row['proposals']}")
             for point, name, row in zip(points, names, rows, strict=True)
             if point is not None
         )
@@ -109,7 +108,7 @@ def _plot(
 def _course(series: Series) -> str:
     """``hurt from 0.50 (word) to 0.10 (v3)``."""
     first, last = (dot[2].partition(": ") for dot in (series.dots[0], series.dots[-1]))
-    ends = [f"{rest.removeprefix(series.words).strip()} ({name})" for name, _, rest in (first, last)]
+    ends = [f"{rest.removeprefix(series.words).partition(',')[0].strip()} ({name})" for name, _, rest in (first, last)]
     return f"{series.words} {ends[0]}" if len(series.dots) == 1 else f"{series.words} from {ends[0]} to {ends[1]}"
 
 
