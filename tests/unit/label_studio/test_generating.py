@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_studio import FakeStudio
-from protocol_helpers import predict_body
+from served_application import ServedApplication
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "application"))
-
-from colour_model import ColourModel
-
-from ovam_labeler.application import build_application
 from ovam_labeler.errors import BadRequestError, FetchError
 from ovam_labeler.generating import GenerateWish, generation_id, read_prompts, read_size
 from ovam_labeler.jobs.kinds import GENERATE
 from ovam_labeler.settings import Settings
 from ovam_labeler.tools.label_studio import generating
-from ovam_labeler.tools.label_studio.app import create_app
-from ovam_labeler.tools.label_studio.corrections import TOOL
 from ovam_labeler.tools.label_studio.generating import Generator
-from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 from token_store.entities import Job, Scope
 
 SCOPE = Scope("default", "2")
 
 
-class Stage:
-    """The real services with a small model, and the fake as their Label Studio."""
+class Stage(ServedApplication):
+    """With what generates pictures, and a worker."""
 
     def __init__(self, settings: Settings) -> None:
-        self.model = ColourModel()
-        self.studio = FakeStudio(tasks=0)
-        tool = LabelStudioTool(settings)
-        tool.connections.client = lambda name="default": self.studio.client(settings)  # type: ignore[method-assign]
-        self.application = build_application(settings, {TOOL: tool}, loader=self.model.load)
-        app = create_app(self.application)
-        self.http = app.test_client()
-        self.generator: Generator = app.extensions["ovam_generate"]
+        super().__init__(settings)
+        self.generator: Generator = self.app.extensions["ovam_generate"]
 
     def queue(self, *prompts: str, **wish: Any) -> list[Job]:
         return self.generator.queue(SCOPE, GenerateWish(prompts, **wish))
@@ -54,10 +38,6 @@ class Stage:
             self.application.store.finish_job(job.id, state="done", result=result)
             results.append(result)
         return results
-
-    def predict(self) -> list[dict[str, Any]]:
-        body = predict_body(list(self.studio.tasks.values()))
-        return list(self.http.post("/predict", json=body).get_json()["results"])
 
 
 @pytest.fixture

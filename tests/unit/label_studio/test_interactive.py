@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from protocol_helpers import DrawnApplication, captured, data_uri
+from protocol_helpers import CONFIG, DrawnApplication, captured, data_uri
+from served_application import COLOURS, ServedApplication, box, scene
 
+from ovam_labeler.image_source import encode_png
+from ovam_labeler.settings import Settings
 from ovam_labeler.tools.label_studio.interactive import read_clicks
 from ovam_labeler.tools.label_studio.rle import decode_mask
 from token_store.entities import Scope
@@ -151,3 +156,27 @@ def test_clicks_are_grouped_by_picture_and_label() -> None:
         ("a", 1, 1),
     ]
     assert [p.positive for p in clicks[0].points] == [True, False]
+
+
+def test_a_click_runs_no_diffusion_model(tmp_path: Path) -> None:
+    """It is answered from the capture that the prediction of the task left."""
+    settings = Settings(data_dir=tmp_path, label_studio_url="http://studio", _env_file=None)  # type: ignore[call-arg]
+    it = ServedApplication(settings, tasks=1)
+    try:
+        picture = scene((COLOURS["red"], (8, 8, 32, 32)), (COLOURS["blue"], (8, 56, 32, 32)))
+        data = "data:image/png;base64," + base64.b64encode(encode_png(picture)).decode()
+        it.studio.tasks[1]["data"]["image"] = data
+        config = CONFIG.replace('"disc"', '"red"').replace('"bar"', '"blue"').replace(
+            "</View>", '<KeyPointLabels name="kp" toName="image" smart="true"><Label value="red"/></KeyPointLabels></View>'
+        )  # fmt: skip
+        (predicted,) = it.predict(label_config=config)
+        assert it.model.reader.unet_passes == 1 and predicted["result"]
+        value = {"x": 25.0, "y": 37.5, "width": 0.2, "keypointlabels": ["red"], "labels": ["red"]}
+        click = {"id": "k", "from_name": "kp", "to_name": "image", "type": "keypointlabels", "is_positive": True}
+        params = {"context": {"result": [click | {"value": value, "original_width": 96, "original_height": 64}]}}
+        (answer,) = it.predict(label_config=config, params=params)
+        assert it.model.reader.unet_passes == 1
+        mask, truth = decode_mask(answer["result"][0]["value"]["rle"], 64, 96), box(8, 8, 32, 32)
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+    finally:
+        it.application.close()
