@@ -179,9 +179,10 @@ def label_studio(settings: Settings) -> list[Check]:
     for name in names:
         client = connections.client(name)
         secret = connections.secret(name)
+        others = [stored for stored in connections.stored() if stored != name]
         own = client.settings.model_copy(update={"webhook_secret": SecretStr(secret) if secret else None})
         prefix = f"{name}: " if len(names) > 1 else ""
-        checks += [Check(f"{prefix}{row.name}", *row[1:]) for row in run_checks(own, client)]
+        checks += [Check(f"{prefix}{row.name}", *row[1:]) for row in run_checks(own, client, others)]
     return checks
 
 

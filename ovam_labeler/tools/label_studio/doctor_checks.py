@@ -5,7 +5,7 @@ A check changes nothing in Label Studio and never shows a secret.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,8 +28,12 @@ MEASURED, PREDICT_SECONDS = "1.23.2", 100
 _PROJECTS = 100
 
 
-def run_checks(settings: Settings, client: LabelStudioClient | None = None) -> list[Row]:
-    """All checks, in the order a person would mend them; those that hang on a failed one are left out."""
+def run_checks(settings: Settings, client: LabelStudioClient | None = None, others: Collection[str] = ()) -> list[Row]:
+    """All checks, in the order a person would mend them; those that hang on a failed one are left out.
+
+    Args:
+        others: further stored connections; backends under ``/c/<one of them>`` are looked at with that one's secret.
+    """
     try:
         client = client or LabelStudioClient(settings)
     except OvamError as error:
@@ -45,7 +49,7 @@ def run_checks(settings: Settings, client: LabelStudioClient | None = None) -> l
         rows += server_rows(client, settings)
         projects = _projects(client)
         rows.append(private_addresses(client, projects))
-        rows += backends_and_webhooks(client, projects, settings)
+        rows += backends_and_webhooks(client, projects, settings, others)
     except OvamError as error:
         rows.append(Row("label studio api", False, str(error), "Look at Label Studio's own log."))
     return rows
@@ -132,14 +136,18 @@ def private_addresses(client: LabelStudioClient, projects: Sequence[Mapping[str,
 
 
 def backends_and_webhooks(
-    client: LabelStudioClient, projects: Sequence[Mapping[str, Any]], settings: Settings
+    client: LabelStudioClient,
+    projects: Sequence[Mapping[str, Any]],
+    settings: Settings,
+    others: Collection[str] = (),
 ) -> list[Row]:
     """Each project's backend of ours, its webhook, the webhook's secret, and uncertainty ordering."""
     hooks = client.call("GET", "/api/webhooks/")
     rows: list[Row] = []
     urls: dict[object, list[str]] = {}
     for project in projects:
-        backends = [b for b in client.backends(int(project["id"])) if _ours(b)]
+        found = client.backends(int(project["id"]))
+        backends = [b for b in found if _ours(b) and _connection(str(b.get("url", ""))) not in others]
         urls[project["id"]] = [str(b.get("url", "")).rstrip("/") for b in backends]
         for backend in backends:
             # A webhook without a project is the whole organisation's.
@@ -170,6 +178,12 @@ def backends_and_webhooks(
 
 def _ours(backend: Mapping[str, Any]) -> bool:
     return str(backend.get("model_version") or "").startswith("ovam-")
+
+
+def _connection(url: str) -> str:
+    """The connection that a backend's address names; ``""`` for one without ``/c/``."""
+    _, mark, name = urlsplit(url).path.rstrip("/").rpartition("/c/")
+    return name if mark else ""
 
 
 def _orphans(

@@ -312,3 +312,15 @@ def test_a_backend_that_answers_late_or_refuses_its_own_webhook(
         assert [row.ok for row in found] == [True] * 5
     else:
         assert words.replace("1 s", "0.2 s") in problem(found).sentence and "hush" not in str(found)
+
+
+def test_a_backend_of_another_connection_is_left_to_that_ones_checks() -> None:
+    other = {"GET /api/ml": (200, [BACKEND | {"url": "http://127.0.0.1:9090/c/team-b"}])}
+    settings = Settings(
+        label_studio_url="http://localhost:8080", label_studio_token=SecretStr("f" * 40), _env_file=None
+    )
+    studio = RecordedStudio(settings, **other)
+    assert (
+        "no active webhook to http://127.0.0.1:9090/c/team-b/webhook" in problem(run_checks(settings, studio)).sentence
+    )
+    assert "No project" in problem(run_checks(settings, studio, ["team-b"])).sentence
