@@ -182,7 +182,7 @@ def test_extra_parameters_become_project_options(stage: Stage, store: TokenStore
     )
     after = requests.post(f"{stage.server.url}/setup", json=body, timeout=60)
     assert before.json()["model_version"] != after.json()["model_version"]
-    assert store.get_project_options(Scope("default", "777")) == {"presence": False}
+    assert store.get_project_options(Scope("default", "777")) == {"extra_params": {"presence": False}}
 
 
 def test_a_webhook_without_the_secret_stores_nothing(stage: Stage, store: TokenStore) -> None:

@@ -16,6 +16,7 @@ from ovam_labeler.errors import BadRequestError
 from ovam_labeler.tools.label_studio import ml_hosting, ml_process
 from ovam_labeler.tools.label_studio.connections import DEFAULT
 from ovam_labeler.tools.label_studio.event_service import project_id
+from ovam_labeler.tools.label_studio.setup_service import UNSAID
 from token_store.entities import Scope
 
 #: Every event that says something of corrections; upstream waits for an ``ANNOTATION_DELETED`` that never comes.
@@ -55,7 +56,7 @@ class OvamModel(LabelStudioMLBase):
         self.set("extra_params", extra_params if isinstance(extra_params, str) else json.dumps(extra_params))
         self.set("model_version", self.version_now(extra_params=extra_params))
 
-    def version_now(self, *, access_token: object = None, extra_params: object = None) -> str:
+    def version_now(self, *, access_token: object = None, extra_params: object = UNSAID) -> str:
         """The one string of /setup and of every prediction.  See :meth:`SetupService.answer`."""
         with ml_hosting.answered():
             return ml_process.services().setup.answer(

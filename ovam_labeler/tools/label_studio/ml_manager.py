@@ -10,6 +10,7 @@ from label_studio_ml.model import LabelStudioMLManager, ModelWrapper
 
 from ovam_labeler.tools.label_studio import ml_hosting, ml_process
 from ovam_labeler.tools.label_studio.event_service import project_id
+from ovam_labeler.tools.label_studio.setup_service import UNSAID
 
 
 class OvamManager(LabelStudioMLManager):
@@ -29,7 +30,7 @@ class OvamManager(LabelStudioMLManager):
         passes them over."""
         model = cls._model(project, label_config)
         body = flask.request.get_json(silent=True) if ml_hosting.serves("/setup") else None
-        extra = body.get("extra_params") if isinstance(body, Mapping) else None
+        extra = body.get("extra_params", UNSAID) if isinstance(body, Mapping) else UNSAID
         version = model.version_now(access_token=kwargs.get("access_token"), extra_params=extra)
         return ModelWrapper(model=model, model_version=version)
 

@@ -160,7 +160,7 @@ def test_extra_parameters_become_options_and_another_version(hosted: Any, applic
     plain = setup(hosted, extra_params=None).json["model_version"]
     for given in ({"presence": False}, '{"presence": false}'):  # an object fails in 2.x's own method
         assert setup(hosted, extra_params=given).json["model_version"] != plain
-    assert application.store.get_project_options(SCOPE) == {"presence": False}
+    assert application.store.get_project_options(SCOPE) == {"extra_params": {"presence": False}}
 
 
 def test_a_bad_config_is_one_sentence_without_a_traceback(hosted: Any) -> None:
