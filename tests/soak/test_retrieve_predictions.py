@@ -31,7 +31,7 @@ from ovam_labeler.tools.label_studio.client import LabelStudioClient
 
 TASKS = int(os.environ.get("OVAM_SOAK_TASKS", "1000"))
 
-#: A correction comes this often, in seconds, while predictions are retrieved.
+#: While predictions are retrieved, a correction comes this often in seconds, or when those before it are learned.
 CORRECTED_EVERY = 15.0
 
 
@@ -90,8 +90,10 @@ def test_all_are_predicted_and_none_twice_for_one_version(tmp_path: Path) -> Non
 
             def correct() -> None:
                 while not stopping.is_set():
-                    client.submit_annotation(tasks[-1 - annotators.done["submit"]], annotators.drawn(tasks[0]))
-                    annotators.done["submit"] += 1
+                    if not server.status()["jobs"]["queued"]:
+                        task = tasks[-1 - annotators.done["submit"]]
+                        client.submit_annotation(task, annotators.drawn(task))
+                        annotators.done["submit"] += 1
                     stopping.wait(CORRECTED_EVERY)
 
             correcting = threading.Thread(target=correct)
