@@ -9,7 +9,7 @@ from protocol_helpers import CONFIG, DrawnApplication, task
 
 from ovam_labeler.tools.label_studio import sweeps as sweeps_module
 from ovam_labeler.tools.label_studio.predict_service import PredictService
-from ovam_labeler.tools.label_studio.sweeps import SILENT_SECONDS, STORING_SECONDS, Sweeps
+from ovam_labeler.tools.label_studio.sweeps import SILENT_SECONDS, STORING_EACH, STORING_SECONDS, Sweeps
 from token_store.entities import Scope
 
 SCOPE = Scope("default", "2")
@@ -36,7 +36,7 @@ def test_what_will_be_asked_for_and_what_was_given_is_pending_until_it_is_stored
     assert sweeps.pending(SCOPE, "1", "v1") and not sweeps.pending(SCOPE, "1", "v2")
     sweeps.passed_over(SCOPE, "3")
     assert not sweeps.pending(SCOPE, "3", "v1"), "nothing was given, so nothing will be stored"
-    clock.now += STORING_SECONDS - 1
+    clock.now += STORING_SECONDS + 3 * STORING_EACH - 1
     assert sweeps.pending(SCOPE, "1", "v1"), "the last one was asked for; all are being stored"
     clock.now += 1
     assert not sweeps.pending(SCOPE, "1", "v1")
@@ -78,7 +78,7 @@ def test_a_batch_asked_for_again_is_not_begun_again_while_label_studio_goes_thro
         assert answer["model_version"] == version
     assert service.is_asked_for(SCOPE, {"id": 1}, version), "given, and not stored before the last one"
     assert service.answer(SCOPE, CONFIG, tasks) == [[]] * 20
-    clock.now += STORING_SECONDS
+    clock.now += STORING_SECONDS + 20 * STORING_EACH
     assert not service.is_asked_for(SCOPE, {"id": 1}, version)
     assert len(service.answer(SCOPE, CONFIG, tasks)[0]["result"]) == 2, "asked for later, it is answered again"
 
