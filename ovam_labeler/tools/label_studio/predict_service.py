@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ovam_labeler.domain import ProjectOptions
-from ovam_labeler.errors import ModelError, OvamError, StorageFullError
+from ovam_labeler.errors import FetchError, ModelError, OvamError, StorageFullError
 from ovam_labeler.helping import QUIET, quiet_labels
 from ovam_labeler.options import project_options
 from ovam_labeler.services import Application
@@ -161,7 +161,8 @@ class PredictService:
             if index in coming:
                 results.append(SKIP)
                 continue
-            made = self._made_or_none(scope, config, options, task, index, context)
+            there = context is None and self._is_there(scope, config, options, task_id(task))
+            made = None if there else self._made_or_none(scope, config, options, task, index, context)
             results.append(SKIP if made is None else made.prediction)
             if made is not None and context is None:
                 served.append(self._served(scope, task, made, config))
@@ -183,6 +184,22 @@ class PredictService:
         if context is None and len(results) == len(tasks):
             self._given(scope, tasks, results)
         return results
+
+    def pushed(self, scope: Scope, task: str, version: str) -> None:
+        """Told of each prediction that was handed to Label Studio unasked."""
+        self._sweeps.pushed(scope, task, version)
+
+    def _is_there(self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: str) -> bool:
+        """Whether Label Studio holds this version by a push: it looks at what it holds, then prepares its request, for a
+        quarter of a minute with 1,000 tasks (measured), and what is pushed meanwhile it would store again."""
+        version = self._sweeps.was_pushed(scope, task)
+        if not version or version != self.model_version(config, scope, options):
+            return False
+        try:
+            stored = self._tool.connections.client(scope.connection).predictions(int(task))
+        except (FetchError, ValueError):
+            return False
+        return any(prediction.get("model_version") == version for prediction in stored)
 
     def _coming(
         self, scope: Scope, config: ParsedConfig, options: ProjectOptions, tasks: Sequence[object]

@@ -135,6 +135,7 @@ class Pusher:
                     counts["there"] += 1
                 else:
                     client.import_predictions(scope.project, [{"task": task["id"], **made}])
+                    self._predict.pushed(scope, str(task["id"]), version)
                     counts["pushed"] += 1
             counts["pruned"] += prune(client, stored, version)
         return counts

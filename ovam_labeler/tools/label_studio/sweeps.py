@@ -54,6 +54,7 @@ class Sweeps:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._given: OrderedDict[tuple[Scope, str], _Given] = OrderedDict()
+        self._pushed: OrderedDict[tuple[Scope, str], str] = OrderedDict()
         self._lock = threading.Lock()
 
     def begin(self, scope: Scope, tasks: Iterable[str]) -> None:
@@ -84,6 +85,19 @@ class Sweeps:
             if given is not None and given.version is None:
                 given.sweep.left -= 1
                 given.sweep.heard = self._clock()
+
+    def pushed(self, scope: Scope, task: str, version: str) -> None:
+        """A task's prediction was pushed."""
+        with self._lock:
+            self._pushed[(scope, task)] = version
+            self._pushed.move_to_end((scope, task))
+            while len(self._pushed) > REMEMBERED:
+                self._pushed.popitem(last=False)
+
+    def was_pushed(self, scope: Scope, task: str) -> str:
+        """The version that was last pushed for a task, or ""."""
+        with self._lock:
+            return self._pushed.get((scope, task), "")
 
     def pending(self, scope: Scope, task: str, version: str) -> bool:
         """Whether Label Studio will ask for the task, or was given this version of it and may not have stored it."""

@@ -128,6 +128,28 @@ def test_what_label_studio_waits_for_is_not_pushed_as_well(stage: Callable[..., 
     assert not predict.is_asked_for(SCOPE, {"id": 1}, "another version")
 
 
+def test_what_is_pushed_while_label_studio_prepares_its_request_is_not_stored_again(
+    stage: Callable[..., Stage],
+) -> None:
+    """It looks at what it holds, then writes a request of 1,000 tasks for a quarter of a minute (measured)."""
+    it = stage(tasks=3)
+    prepared = [it.studio.tasks[n] for n in (1, 2, 3)]
+    it.learned()
+    it.work()
+    version = it.versions(1)[0]
+    for body in (prepared, prepared[:1]):
+        assert it.http.post("/predict", json=predict_body(body)).json["results"] == [[]] * len(body)
+    it.studio.predictions = {n: p for n, p in it.studio.predictions.items() if p["task"] != 2}
+    answers = it.http.post("/predict", json=predict_body(prepared)).json["results"]
+    assert answers[0] == answers[2] == [] and answers[1]["model_version"] == version, "somebody deleted it there"
+    it.studio.down = True
+    assert all(it.http.post("/predict", json=predict_body(prepared)).json["results"]), "what is not known is answered"
+    it.studio.down = False
+    it.application.proposer.generation += 1
+    newer = it.http.post("/predict", json=predict_body(prepared)).json["results"]
+    assert {answer["model_version"] for answer in newer} != {version}
+
+
 def test_a_push_waits_for_corrections_that_wait_to_be_learned(stage: Callable[..., Stage]) -> None:
     it = stage()
     it.learned()
