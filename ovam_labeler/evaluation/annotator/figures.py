@@ -68,6 +68,16 @@ def seconds_mending(work: MaskWork, pace: Pace) -> float:
     return seconds(work, pace)
 
 
+def seconds_sweeping(work: MaskWork, pace: Pace) -> float:
+    """As :func:`seconds`, where instead of one wrong part after the other each tool may be led once along the whole border."""
+    usual = seconds(work, pace)
+    if work.edit is None or work.draw is None:
+        return usual
+    tools = work.edit.tools
+    sweep = replace(work.edit, strokes=tools, trace=tools * work.draw.trace)
+    return min(usual, pace.look + edit_seconds(sweep, pace))
+
+
 def per_mask(run: Run, way: str, pace: Pace, first: int = 0, last: int | None = None, clock: Clock = seconds) -> float:
     """Seconds a mask over the pictures ``first`` to ``last``: all work, false proposals included, over the masks there are."""
     end = run.scenes if last is None else min(last, run.scenes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
-from ovam_labeler.evaluation.annotator.edit_time import Pace
+from ovam_labeler.evaluation.annotator.edit_time import Pace, draw_seconds
 from ovam_labeler.evaluation.annotator.figures import (
     LOOP,
     NOTHING,
@@ -21,13 +22,18 @@ from ovam_labeler.evaluation.annotator.figures import (
     other_paces,
     per_mask,
     saved,
+    seconds,
     seconds_mending,
+    seconds_sweeping,
     spread,
 )
 from ovam_labeler.evaluation.annotator.session import ACCEPTED, FALSE, MISSING, WRONG
 
 #: Between these lines of the page everything is written anew.
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+#: Bounds of the IoU by which proposals are told apart.
+QUALITY = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 1.01)
 
 
 def late(runs: Sequence[Run]) -> int:
@@ -48,6 +54,7 @@ def tables(runs: Sequence[Run], pace: Pace, space: str, split: str) -> str:
         head,
         _over_time(runs, pace),
         _met(runs),
+        _by_quality(runs, pace),
         _classes(class_times(runs, pace), class_times(runs, pace, late(runs)), late(runs)),
         _sensitivity(runs, pace),
     ]
@@ -93,6 +100,25 @@ def _met(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
+def _by_quality(runs: Sequence[Run], pace: Pace) -> str:
+    """From which quality on a proposal is worth having."""
+    lines = [
+        "| the loop's proposals of classes that are there, by IoU | number | seconds spent | seconds to draw | share that saved time |",
+        "|---|---|---|---|---|",
+    ]
+    proposed = [one for run in runs for one in run.sessions[LOOP] if one.iou is not None]
+    for low, high in zip(QUALITY, QUALITY[1:], strict=False):
+        works = [one for one in proposed if one.iou is not None and low <= one.iou < high]
+        if not works:
+            continue
+        spent = [seconds(one, pace) for one in works]
+        drawn = [draw_seconds(one.draw, pace) for one in works if one.draw is not None]
+        won = sum(a < b for a, b in zip(spent, drawn, strict=True)) / len(works)
+        text = f"{low:g} to {min(high, 1):g}"
+        lines.append(f"| {text} | {len(works)} | {fmean(spent):.1f} | {fmean(drawn):.1f} | {won:.0%} |")
+    return "\n".join(lines)
+
+
 def _classes(rows: Sequence[ClassTime], second: Sequence[ClassTime], half: int) -> str:
     lines = [
         f"| classes | number | {' | '.join(WAYS)} | the loop saves against drawing | against words only | classes helped, not helped |",
@@ -130,13 +156,13 @@ def _sensitivity(runs: Sequence[Run], pace: Pace) -> str:
         drawing = spread([per_mask(run, NOTHING, other) for run in runs])[0]
         cells = [saved(runs, WORDS, other), saved(runs, LOOP, other), saved(runs, LOOP, other, late(runs))]
         lines.append(f"| {text} | {drawing:.1f} | {' | '.join(map(_saved, cells))} |")
-    always = [
-        saved(runs, WORDS, pace, clock=seconds_mending),
-        saved(runs, LOOP, pace, clock=seconds_mending),
-        saved(runs, LOOP, pace, late(runs), clock=seconds_mending),
-    ]
     drawing = spread([per_mask(run, NOTHING, pace) for run in runs])[0]
-    lines.append(f"| mends however bad, never redraws | {drawing:.1f} | {' | '.join(map(_saved, always))} |")
+    for text, clock in (
+        ("mends however bad, never redraws", seconds_mending),
+        ("leads a tool once along the whole border where that is quicker", seconds_sweeping),
+    ):
+        cells = [saved(runs, way, pace, first, clock) for way, first in ((WORDS, 0), (LOOP, 0), (LOOP, late(runs)))]
+        lines.append(f"| {text} | {drawing:.1f} | {' | '.join(map(_saved, cells))} |")
     return "\n".join(lines)
 
 

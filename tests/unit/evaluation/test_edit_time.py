@@ -19,6 +19,7 @@ from ovam_labeler.evaluation.annotator.figures import (
     saved,
     seconds,
     seconds_mending,
+    seconds_sweeping,
 )
 from ovam_labeler.evaluation.annotator.session import ACCEPTED, FALSE, MISSING, WRONG, MaskWork
 
@@ -94,6 +95,14 @@ def test_what_each_proposal_costs():
     # Nobody mends what is quicker drawn anew; it still has to be looked at and deleted.
     assert seconds(hopeless, PACE) == pytest.approx(PACE.look + PACE.delete + drawing)
     assert seconds_mending(hopeless, PACE) > seconds(hopeless, PACE)
+    # A border that is wrong in many places is followed once, rather than touched up nineteen times.
+    comb = TRUTH.copy()
+    comb[40:45, 40:120:4] = comb[40:45, 41:120:4] = False
+    ragged = work(0, WRONG, comb)
+    assert ragged.edit is not None and ragged.edit.strokes == 19  # one tooth lies within the tolerance of the corner
+    assert seconds_sweeping(ragged, PACE) < seconds(ragged, PACE) and seconds_sweeping(good, PACE) == seconds(
+        good, PACE
+    )
 
 
 def test_false_proposals_count_against_us():
