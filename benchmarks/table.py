@@ -47,17 +47,22 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
             what = f"mean IoU on {figures['heldout_pictures']} held-out pictures"
             bar = f"at least {heldout['sgd500'] - slack:.3f} (500 SGD epochs{f' - {slack}' if slack else ''})"
             found.append(f"| `heldout_iou.{name}` | {what} | {heldout[name]:.3f} | {bar} | {'yes' if good else 'no'} |")
+        found.append(
+            f"| `linear_iou` | the same tokens read by `ovam-linear`, without the softmax | {figures['linear_iou']:.3f} | | |"
+        )
     found += [
         "",
-        "| preset | MB at SD1.5, 30 steps | bar | map error / range, synthetic | mask IoU, embedded | bar |",
-        "|---|---|---|---|---|---|",
+        "| preset | MB at SD1.5, 30 steps | bar | map error / range: synthetic, embedded | mask IoU: synthetic | embedded | bar |",
+        "|---|---|---|---|---|---|---|",
     ]
-    sizes, agreement, errors = (figures.get(k, {}) for k in ("cache_mb", "cache_iou", "map_error"))
-    for name in agreement or sizes:
+    columns = ("cache_mb", "map_error", "cache_error", "map_iou", "cache_iou")
+    sizes, error, error_embedded, agreement, agreement_embedded = (figures.get(k, {}) for k in columns)
+    for name in agreement_embedded or sizes:
         most, least = _PRESETS.get(name, (None, None))
         found.append(
-            f"| `{name}` | {_number(sizes.get(name), '.1f')} | {most or ''} | {_number(errors.get(name), '.1e')} | "
-            f"{_number(agreement.get(name), '.4f')} | {least or ''} |"
+            f"| `{name}` | {_number(sizes.get(name), '.1f')} | {most or ''} | {_number(error.get(name), '.1e')}, "
+            f"{_number(error_embedded.get(name), '.1e')} | {_number(agreement.get(name), '.4f')} | "
+            f"{_number(agreement_embedded.get(name), '.4f')} | {least or ''} |"
         )
     return found
 
