@@ -18,6 +18,7 @@ from typing import Any
 
 from backends.discovery import load_backend
 from ovam_labeler.evaluation.embedded.bench import REFINER
+from ovam_labeler.evaluation.embedded.generated import EVERY, judge_generated
 from ovam_labeler.evaluation.embedded.parts import Job, folder_of, measure
 from ovam_labeler.evaluation.embedded.table import Figures, Line
 
@@ -46,6 +47,18 @@ def engineering(model: str) -> list[Line]:
     ]
 
 
+def of_generated(model: str, every: int) -> list[Line]:
+    """Generated pictures before two judges, and the judges on exact scenes."""
+    judged = judge_generated(model, every)
+    note = f"{judged.prompts} prompts, one of {judged.classes} classes each"
+    return [
+        Line("generated: prompted class recognised, share", {"seen": judged.recognised}, {"seen": 0.7}, note=note),
+        Line("  that classifier on exact scenes", judged.exact, {}),
+        Line("generated: word's mask and saliency, IoU", {"seen": judged.overlap}, {"seen": 0.6}),
+        Line("  saliency on exact scenes, IoU", {"seen": judged.own}, {}),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded", help="a model folder, or 'embedded'")
@@ -65,11 +78,10 @@ def main() -> None:
     calibration = load_backend(arguments.model).attributor.calibration
     weights = {"word": calibration.word_presence, "token": calibration.token_presence}
     figures = Figures({"val": known_val, "test": known}, {"val": novel_val, "test": novel}, weights)
-    lines = [*figures.lines(), *engineering(arguments.model)]
+    lines = [*figures.lines(), *of_generated(arguments.model, EVERY * every), *engineering(arguments.model)]
     print(f"{'':52s} {'seen styles, other drawing':>22s} {'unseen style':>22s}")
     for line in lines:
         print(line)
-    print("generation is not judged: pictures of this version show no objects")
     print(f"no refiner except where said ({REFINER}); {time.time() - begin:.0f} s")
     if arguments.json:
         found: list[dict[str, Any]] = [{"figure": x.text.strip(), "values": x.values, "bars": x.bars} for x in lines]

@@ -92,11 +92,15 @@ class Bench:
         return self.attributor.token(self.attributor.learn(examples, recipe, label=name).embedding)
 
     def refined(self, picture: Picture, heat: torch.Tensor, threshold: float) -> float:
-        """IoU of the mask that the product paints: relative map, its shipped threshold, its refiner."""
-        soft = recentre(relative_map(heat, picture.truth.shape), threshold)
+        """IoU of the mask that the product paints with the truth."""
+        return iou(self.painted(picture.image, heat, threshold), picture.truth)
+
+    def painted(self, image: np.ndarray, heat: torch.Tensor, threshold: float) -> np.ndarray:
+        """Bool (H, W), what the product paints: relative map, its shipped threshold, its refiner."""
+        soft = recentre(relative_map(heat, image.shape[:2]), threshold)
         if self.refiner is not None:
-            soft = self.refiner.refine(picture.image, soft)
-        return iou(soft >= 0.5, picture.truth)
+            soft = self.refiner.refine(image, soft)
+        return np.asarray(soft >= 0.5)
 
 
 def relative_curve(picture: Picture, heat: torch.Tensor) -> np.ndarray:
