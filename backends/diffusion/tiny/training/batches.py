@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,13 @@ class Pool:
     def draw(self, pairs: int, size: int) -> Batch:
         """``pairs`` pairs of scenes of ``size`` pixels a side, the wordless ones first."""
         new = int(pairs * self.share) + (self.rng.random() < pairs * self.share % 1)
-        rows = [self._next(size, "new" if k < new else "plain") for k in range(pairs)]
+        return self._batch([self._next(size, "new" if k < new else "plain") for k in range(pairs)])
+
+    def alone(self, pairs: int, size: int) -> Batch:
+        """``pairs`` pairs of plain pictures of one or two objects."""
+        return self._batch([self._next(size, "alone") for _ in range(pairs)])
+
+    def _batch(self, rows: list[tuple[Part, int]]) -> Batch:
         latents, masks, concepts = (
             np.concatenate([np.asarray(part[k][2 * i : 2 * i + 2]) for part, i in rows]) for k in range(3)
         )
@@ -69,9 +76,9 @@ class Pool:
             torch.from_numpy(concepts[:, 0] <= WORDLESS),
         )
 
-    def has(self, size: int) -> bool:
-        """Whether scenes of this size are there, with words and without."""
-        return all(any(self.folder.glob(f"z.{kind}{size}-*.npy")) for kind in ("plain", "new"))
+    def has(self, size: int, kinds: Sequence[str] = ("plain", "new")) -> bool:
+        """Whether scenes of this size are there, by default with words and without."""
+        return all(self.queue.get((size, kind)) or any(self.folder.glob(f"z.{kind}{size}-*.npy")) for kind in kinds)
 
     def _next(self, size: int, kind: str) -> tuple[Part, int]:
         queue = self.queue.setdefault((size, kind), [])

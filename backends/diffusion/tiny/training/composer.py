@@ -27,12 +27,14 @@ def compose(
     scales: Sequence[float] | None = None,
     min_visible: float = 0.45,
     attempts: int = 12,
+    plain: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paste ``sprites`` in random order, place, turn and colour on a random background.
 
     ``size`` is (height, width); ``scales`` are the sprites' longest sides as a share of the shorter image side
     (default: .25 to .7, up to .5 for three sprites and more). A layout in which some sprite shows less than
     ``min_visible`` of itself is thrown again, at most ``attempts`` times (the last one is then taken as it is).
+    ``plain``: the ground is flat or a gradient.
     Returns the uint8 image (H, W, 3) and float32 masks (n, H, W): the share of each pixel that the sprite covers.
     """
     height, width = size
@@ -40,7 +42,7 @@ def compose(
     count = len(sprites)
     smallest = 150 * (side / REFERENCE) ** 2
     for _ in range(attempts):
-        image = background(rng, size)
+        image = background(rng, size, plain)
         chosen = scales if scales is not None else [rng.uniform(0.25, 0.7 if count < 3 else 0.5) for _ in range(count)]
         layers = [place(sprite, rng, scale, size) for sprite, scale in zip(sprites, chosen, strict=True)]
         visible = [layer[..., 3].copy() for layer in layers]
@@ -104,10 +106,10 @@ def hue_rotation(angle: float) -> np.ndarray:
     )
 
 
-def background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """One of eight kinds of procedural background, float32 (H, W, 3), about 0..255."""
+def background(rng: np.random.Generator, size: tuple[int, int], plain: bool = False) -> np.ndarray:
+    """One of eight kinds of procedural background, the first two if ``plain``; float32 (H, W, 3), about 0..255."""
     makers = (_flat, _gradient, _value_noise, _stripes, _checker, _blobs, _horizon, _mosaic)
-    image = makers[rng.integers(0, len(makers))](rng, size)
+    image = makers[rng.integers(0, 2 if plain else len(makers))](rng, size)
     return np.ascontiguousarray(image, np.float32)
 
 

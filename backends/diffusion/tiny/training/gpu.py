@@ -1,11 +1,13 @@
 """Train on a borrowed GPU with one command, repeated while the loan lasts::
 
-    python -m backends.diffusion.tiny.training.gpu --ship ship.zip --minutes 8 --until 24 --out $OUT
+    python -m backends.diffusion.tiny.training.gpu --ship ship.zip --minutes 9.5 --out $OUT
 
 Unpacks the sprites, starts from the shipped weights, composes scenes in as many processes as there are spare cores (all
-the while: new parts are taken up when the old ones are used up), trains the phase ``finer`` for some minutes, and leaves
-the average weights, the log and the checkpoint's step in ``--out``. A second call goes on where the first stopped, as long as
-the run folder is kept. ``--until`` is the length of the whole phase, over all calls: the rate is annealed towards it.
+the while: new parts are taken up when the old ones are used up), trains the phase ``finer`` for some minutes, with
+painting at full weight beside the grounding, and leaves the average weights, the log and a sheet of generated pictures in ``--out``.
+A second call goes on where the first stopped, as long as the run folder is kept; where it is not, ``--start`` takes the first
+call's ``average.safetensors``. ``--until`` is the length of the whole phase over several calls: the rate is annealed towards it, by
+default to the end of this call.
 """
 
 from __future__ import annotations
@@ -17,29 +19,46 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import save_file
 
-from .export import newest_checkpoint
+from .export import WEIGHTS, default_settings, newest_checkpoint, write_folder
+from .library import Library
 from .sources import run_folder
+from .unet import START
 
 PACKAGE = "backends.diffusion.tiny.training"
 #: Of every eight composing processes, so many make each kind.
-KINDS = ("plain160", "plain160", "plain160", "new160", "plain224", "plain160", "plain224", "new224")
+KINDS = ("plain160", "alone128", "new160", "plain160", "alone128", "plain160", "plain224", "new224")
+#: Training begins when there are some of these.
+FIRST = ("plain160", "new160", "alone128")
+PAINT = 256  # plain pictures a step
+RATE = 7e-4
+PROMPTS = tuple(
+    f"a photograph of a {n}" for n in ["cat", "red apple", "house", "fire engine", "penguin", "tree", "crab", "taxi"]
+)
 
 
 def run(stage: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", f"{PACKAGE}.{stage}", *arguments], check=True)
 
 
-def start_composing(processes: int, first: int, pairs: int) -> list[subprocess.Popen[bytes]]:
+def start_composing(processes: int, first: int, pairs: int, log: IO[bytes]) -> list[subprocess.Popen[bytes]]:
     """Processes that write pool parts until they are ended."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = []
     for k in range(processes):
-        parts = [f"{KINDS[k % len(KINDS)]}-{first + k + i * processes}={pairs}" for i in range(100)]
+        # small parts first, so that training can begin; fewer processes than kinds make one after the other
+        sizes = [max(2, pairs // 8), max(2, pairs // 2), *[pairs] * 100]
+        numbers = [k + i * processes for i in range(len(sizes))]
+        parts = [f"{KINDS[n % len(KINDS)]}-{first + n}={size}" for n, size in zip(numbers, sizes, strict=True)]
         command = [sys.executable, "-m", f"{PACKAGE}.pool", *parts]
-        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT))
+        started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
     return started
 
 
@@ -47,26 +66,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ship", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True, help="of this call, all in all")
-    parser.add_argument("--until", type=float, default=24, help="training minutes of the whole phase")
+    parser.add_argument("--until", type=float, help="training minutes of the whole phase (what this call has)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pairs", type=int, help="scene pairs a step")
-    parser.add_argument("--part-pairs", type=int, default=4000, help="scene pairs a pool part")
+    parser.add_argument("--paint", type=int, default=PAINT, help="plain pictures a step")
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--start", type=Path, help="average.safetensors to go on from, instead of the shipped weights")
+    parser.add_argument("--part-pairs", type=int, default=2000, help="scene pairs a pool part")
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     a = parser.parse_args()
     end, folder = time.time() + a.minutes * 60, run_folder()
     if not (folder / "extra_sprites.npy").exists():
         run("ship", "--unpack", str(a.ship))
-    if not (folder / "unet-start.pt").exists():
+    if not (folder / START).exists():
         run("warm")
+        if a.start is not None:
+            torch.save(newest_checkpoint(a.start), folder / START)
+    _ = Library().alike  # made once, not in every process
     parts = folder / "pool"
-    composing = start_composing(a.processes, len(list(parts.glob("c.*.npy"))) + 1000, a.part_pairs)
+    composed = (folder / "compose.log").open("ab")
+    composing = start_composing(a.processes, len(list(parts.glob("c.*.npy"))) + 1000, a.part_pairs, composed)
     try:
-        while not all(any(parts.glob(f"z.{kind}-*.npy")) for kind in ("plain160", "new160")):
-            time.sleep(2)
-        most = max(0.1, (end - time.time() - 30) / 60)  # half a minute to start and to save
-        arguments = ["--words-minutes=0", "--tokens-minutes=0", f"--finer-minutes={a.until}", f"--most-minutes={most}"]
-        arguments += [f"--device={a.device}"] + [f"--pairs={a.pairs}"] * (a.pairs is not None)
+        while not all(any(parts.glob(f"z.{kind}-*.npy")) for kind in FIRST[: 3 if a.paint else 2]):
+            if any(process.poll() for process in composing):
+                raise RuntimeError(f"composing ended; see {folder / 'compose.log'}")
+            time.sleep(1)
+        print(f"training begins with {(end - time.time()) / 60:.1f} minutes left", flush=True)
+        most = max(0.1, (end - time.time() - 40) / 60)  # to start, to save and to paint a sheet
+        arguments = [
+            "--words-minutes=0",
+            "--tokens-minutes=0",
+            f"--finer-minutes={a.until or most}",
+            f"--most-minutes={most}",
+        ]
+        arguments += [f"--device={a.device}", f"--paint={a.paint}", f"--finer-rate={a.rate}", "--processes=1"]
+        arguments += [f"--pairs={a.pairs}"] * (a.pairs is not None)
         with (folder / "unet.log").open("ab") as log:
             subprocess.run(
                 [sys.executable, "-m", f"{PACKAGE}.unet", *arguments], check=True, stdout=log, stderr=subprocess.STDOUT
@@ -74,11 +109,42 @@ def main() -> None:
     finally:
         for process in composing:
             process.terminate()
-    a.out.mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "unet.log", a.out / "unet.log")
-    average = {name: value.half().cpu() for name, value in newest_checkpoint()["average"].items()}
-    save_file(average, a.out / "average.safetensors")
+    leave(a.out, folder, a.device)
     print((folder / "unet.log").read_text().splitlines()[-1])
+
+
+def leave(out: Path, folder: Path, device: str) -> None:
+    """Average weights, log and a sheet of pictures, small enough to carry home."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "unet.log", out / "unet.log")
+    state = newest_checkpoint()
+    average = {name: value.half().cpu() for name, value in state["average"].items()}
+    save_file(average, out / "average.safetensors")
+    target = folder / "weights"
+    write_folder(target, default_settings(WEIGHTS / "ovam.json", state), state)
+    try:  # the weights are what counts
+        paint_sheet(target, out / "painted.png", device)
+    except Exception as error:  # noqa: BLE001
+        print(f"no sheet of pictures: {error}", flush=True)
+
+
+def paint_sheet(model: Path, target: Path, device: str) -> None:
+    """Eight prompts, three seeds each, side by side."""
+    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, requires_safety_checker=False)
+    pipeline.to(device).set_progress_bar_config(disable=True)
+    rows = []
+    for seed in range(3):
+        made = pipeline(
+            list(PROMPTS),
+            num_inference_steps=20,
+            guidance_scale=3.0,
+            height=128,
+            width=128,
+            generator=torch.Generator(device).manual_seed(seed),
+            output_type="np",
+        ).images
+        rows.append(np.concatenate(list(made), 1))
+    Image.fromarray((np.concatenate(rows, 0) * 255).round().astype(np.uint8)).save(target)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,12 @@ import numpy as np
 
 from .composer import compose
 from .lookalikes import conflicts, lookalikes
+from .restyle import restyle
 from .sources import ALL_STYLES, run_folder
 
 DISTRACTORS = (0.15, 0.4, 0.3, 0.15)  # how often a scene has 0, 1, 2, 3 of them
 ALIKE = 0.35  # share of the distractors that look like the object
+RESTYLED = 0.5  # share of the drawings that are changed as if by another hand
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Library:
     """Sprites by concept and style. ``train`` sprites exclude held-out designs and test-only styles."""
 
     def __init__(self, folder: Path | None = None, extra: bool = True) -> None:
-        folder = folder or run_folder()
+        self.folder = folder = folder or run_folder()
         meta = json.loads((folder / "meta.json").read_text())
         self.split = json.loads((folder / "split.json").read_text())
         self.pixels: np.ndarray | Rows = np.load(folder / "sprites.npy", mmap_mode="r")
@@ -65,8 +68,19 @@ class Library:
 
     @cached_property
     def alike(self) -> dict[int, np.ndarray]:
-        """The training concepts that look most like each training concept."""
-        return lookalikes({c: [self.pixels[r] for _, r in self.train[c][:4]] for c in self.base})
+        """The training concepts that look most like each training concept; kept in the run folder (it takes 20 s)."""
+        cache = self.folder / f"alike-{len(self.table)}.npy"
+        if not cache.exists():
+            found = lookalikes({c: [self.pixels[r] for _, r in self.train[c][:4]] for c in self.base})
+            temporary = cache.with_suffix(f".{os.getpid()}.tmp.npy")  # many processes may come here at once
+            np.save(temporary, np.array([found[c] for c in self.base]))
+            temporary.replace(cache)
+        return dict(zip(self.base, np.load(cache), strict=True))
+
+    def drawing(self, row: int, rng: np.random.Generator) -> np.ndarray:
+        """A sprite for a training scene, uint8 RGBA: often restyled."""
+        sprite = np.asarray(self.pixels[row])
+        return restyle(sprite, rng) if rng.random() < RESTYLED else sprite
 
     def ids(self, name: str) -> list[int]:
         """Concept numbers of a list in the split, e.g. ``novel_test``."""
@@ -98,7 +112,7 @@ class Library:
                 if other not in ids and not self.conflicts[other] & set(ids):
                     rows.append(self.train[other][rng.integers(len(self.train[other]))][1])
                     ids.append(other)
-            scenes.append(Scene(*composed([self.pixels[r] for r in rows], rng, size), ids))
+            scenes.append(Scene(*composed([self.drawing(r, rng) for r in rows], rng, size), ids))
         return scenes
 
 

@@ -22,7 +22,9 @@ RANK_GAIN = 1.5  # sharpens the odds between words
 class Weights:
     """What counts how much. ``full`` adds the two-token maps and the episodes (phase 2), ramped in.
 
-    ``rank``: at an object's pixels its own word's map shall beat every other word's. ``peak``: the highest 2 % of a map
+    ``ground`` and ``episodes`` switch these parts off for the ablation: without the first denoising is all.
+    ``rank``: at an object's pixels its own word's map shall beat every other word's, and a token's map the other tokens';
+    ``whole``: the same for the mean over all of an object's pixels. ``peak``: the highest 2 % of a map
     shall say whether the word is there. Of ``words`` candidates ``rivals`` are lookalikes and words of near meaning.
     ``times``: the range of noise levels where maps are read; a share ``high`` of the scenes takes any level.
     """
@@ -31,13 +33,16 @@ class Weights:
     ramp: float = 1.0
     denoise: float = 0.3
     absent: float = 4.0
-    rank: float = 0.5
+    rank: float = 1.0
+    whole: float = 0.5
     peak: float = 0.4
     words: int = 64
     rivals: int = 24
     times: tuple[int, int] = (0, 80)
     high: float = 0.2
     spoken: float = 0.3
+    ground: bool = True
+    episodes: bool = True
 
 
 class Objective:
@@ -79,9 +84,11 @@ class Objective:
         scene = alpha.sqrt().flatten() * (time < 600)  # how far a scene's maps can be trusted
         low = time < w.times[1]
         self.log = {"den": float(denoise.detach())}
+        if not w.ground:
+            return w.denoise * denoise
         grounding, maps = self._words(batch, words, text, queries, scene, low, w)
         loss = w.denoise * denoise + grounding
-        if w.full:
+        if w.full and w.episodes:
             loss = loss + w.ramp * self._episodes(batch, words, text, queries, scene, low, w, maps)
         return loss
 
@@ -141,15 +148,12 @@ class Objective:
         loss = loss + folded_ce
         judged = torch.sigmoid(folded)
         if w.full:
-            clamped = pair[:, :-1].clamp(1e-4, 1 - 1e-4)
-            odds = torch.log(clamped / (1 - clamped)).masked_fill(trust[:, :n, None, None] == 0, -20)
-            owned = targets / targets.sum(1, keepdim=True).clamp(min=1)
-            weight = owned.sum(1) * rows[:, None, None]
-            rank = (-(owned * F.log_softmax(RANK_GAIN * odds, 1)).sum(1) * weight).sum() / (weight.sum() + 1e-6)
+            judgeable = trust[:, :n] * rows[:, None]
+            rank, whole_rank = ranks(pair[:, :-1], targets, judgeable)
             each = mean_of([balanced(layer, wanted, present, trust, w.absent) for layer in layers])
             whole = balanced(pair, wanted, present, trust, w.absent)
             peak = peaks(pair, present, trust)
-            loss = loss + w.ramp * (whole + 0.5 * each + w.rank * rank + w.peak * peak)
+            loss = loss + w.ramp * (whole + 0.5 * each + w.rank * rank + w.whole * whole_rank + w.peak * peak)
             self.log |= {"pair": float(whole.detach()), "rank": float(rank.detach()), "peak": float(peak.detach())}
             judged = pair
         with torch.no_grad():
@@ -198,12 +202,16 @@ class Objective:
             wanted = targets[judged_on::2][:, columns] * named
             wanted[diagonal, diagonal] = batch.masks[judged_on::2, 0]
             present, trust = (wanted.sum((2, 3)) > 0).float(), scene[judged_on::2]
+            # two tokens of one concept are no rivals
+            fair = trust[:, None] * ((present == 0) | torch.eye(count // 2, device=self.device).bool())
+            rank, whole_rank = ranks(maps, wanted * fair.gt(0)[..., None, None], fair)
             each = mean_of([balanced(layer, wanted, present, trust, w.absent) for layer in layers])
             loss = loss + 0.5 * (
                 balanced(maps, wanted, present, trust, w.absent)
                 + 0.5 * each
                 + 0.5 * balanced(torch.sigmoid(folded), wanted, present, trust, w.absent)
                 + w.peak * peaks(maps, present, trust)
+                + 0.5 * (w.rank * rank + w.whole * whole_rank)
             )
         self.log |= {
             "epi": float(loss.detach()),
@@ -219,6 +227,25 @@ def balanced(maps: Tensor, wanted: Tensor, present: Tensor, trust: Tensor, absen
     )
     away = 1 - present
     return (error * present).sum() / (present.sum() + 1e-6) + absent * (error * away).sum() / (away.sum() + 1e-6)
+
+
+def ranks(maps: Tensor, targets: Tensor, fair: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of which of the maps (B, W, G, G) is the highest: at objects' pixels, and for objects as a whole.
+
+    ``targets``: each map's own object. ``fair`` (B, W): weight of a map in a scene; 0 takes no part.
+    """
+    clamped = maps.clamp(1e-4, 1 - 1e-4)
+    odds = torch.log(clamped / (1 - clamped)).masked_fill(fair[..., None, None] == 0, -20)
+    targets = targets * fair.gt(0)[..., None, None]
+    owned = targets / targets.sum(1, keepdim=True).clamp(min=1)
+    weight = owned.sum(1) * fair.amax(1)[:, None, None]
+    pixels = (-(owned * F.log_softmax(RANK_GAIN * odds, 1)).sum(1) * weight).sum() / (weight.sum() + 1e-6)
+    area = targets.sum((2, 3))
+    # (B, object, word): mean odds of every word over each object
+    mean = torch.einsum("bogh,bwgh->bow", targets, odds) / area.clamp(min=1)[..., None]
+    own = F.log_softmax(RANK_GAIN * mean, 2).diagonal(dim1=1, dim2=2)
+    count = (area > 1).float() * fair
+    return pixels, -(own * count).sum() / (count.sum() + 1e-6)
 
 
 def peaks(maps: Tensor, present: Tensor, trust: Tensor, share: float = 0.02) -> Tensor:

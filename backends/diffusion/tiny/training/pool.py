@@ -2,7 +2,8 @@
 
 A part is named ``plainSIZE-K`` (objects with words) or ``newSIZE-K``: objects that are recoloured, mirrored or turned the
 same way in both scenes of a pair. Those are *new* concepts without a word; without them novel objects are learned
-away as background. Rows 2i and 2i+1 share the concept of slot 0. A disguised concept c is kept as ``disguised(c)``: its
+away as background; or ``aloneSIZE-K``: one object, seldom two, on plain ground, to learn to paint from (not among the parts made
+by default: painting needs a GPU). Rows 2i and 2i+1 share the concept of slot 0. A disguised concept c is kept as ``disguised(c)``: its
 own word is neither right nor wrong for it, every other known word is wrong.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 
 from .autoencoder import LATENT_CHANNELS, encode, load_autoencoder
-from .composer import hue_rotation
+from .composer import compose, hue_rotation
 from .library import Library, Scene, composed
 from .sources import run_folder
 
@@ -69,19 +71,36 @@ def wordless_pair(library: Library, rng: np.random.Generator, concept: int, size
     concept in another disguise (a hard one)."""
     disguise, scenes = Disguise.draw(rng), []
     for _, row in library.two_of(concept, rng):
-        sprites, origins = [disguise(library.pixels[row])], [concept]
+        sprites, origins = [disguise(library.drawing(row, rng))], [concept]
         for _ in range(int(rng.choice([1, 2, 3], p=[0.45, 0.35, 0.2]))):
             other = library.distractor(concept, rng)
             if rng.random() < 0.08:
                 drawings = library.train[concept]
-                sprites.append(Disguise.draw(rng)(library.pixels[drawings[rng.integers(len(drawings))][1]]))
+                sprites.append(Disguise.draw(rng)(library.drawing(drawings[rng.integers(len(drawings))][1], rng)))
                 origins.append(concept)
                 continue
             drawings = library.train[other]
-            sprite = library.pixels[drawings[rng.integers(len(drawings))][1]]
+            sprite = library.drawing(drawings[rng.integers(len(drawings))][1], rng)
             sprites.append(Disguise.draw(rng)(sprite) if rng.random() < 0.6 else sprite)
             origins.append(other)
         scenes.append(Scene(*composed(sprites, rng, size), [disguised(c) for c in origins]))
+    return scenes
+
+
+def alone_pair(library: Library, rng: np.random.Generator, concept: int, size: int = 128) -> list[Scene]:
+    """Two scenes of one object as it was drawn, every fourth time with another one, on a flat or gently changing ground."""
+    scenes = []
+    for _, row in library.two_of(concept, rng):
+        ids, sprites = [concept], [np.asarray(library.pixels[row])]
+        if rng.random() < 0.25:
+            other = library.known[rng.integers(len(library.known))]
+            drawings = library.train[other]
+            if other != concept and not library.conflicts[other] & {concept}:
+                ids.append(other)
+                sprites.append(np.asarray(library.pixels[drawings[rng.integers(len(drawings))][1]]))
+        most = 0.95 if len(ids) == 1 else 0.6
+        scales = [rng.uniform(most - 0.3, most) for _ in ids]
+        scenes.append(Scene(*compose(sprites, rng, (size, size), scales=scales, min_visible=0.7, plain=True), ids))
     return scenes
 
 
@@ -92,17 +111,28 @@ def fractions(masks: np.ndarray) -> np.ndarray:
     return np.round(cells * 255).astype(np.uint8)
 
 
-def build(part: str, pairs: int) -> None:
+#: Kind of part: how a pair is made, and the first number of its random generator.
+MAKERS: dict[str, tuple[Callable[[Library, np.random.Generator, int, int], list[Scene]], int]] = {
+    "plain": (Library.pair, 1000),
+    "new": (wordless_pair, 5000),
+    "alone": (alone_pair, 9000),
+}
+
+
+def build(part: str, pairs: int, library: Library) -> None:
     """Compose and encode one part; written under its final name only when complete."""
     torch.set_num_threads(1)
-    match = re.fullmatch(r"(plain|new)(\d+)-(\d+)", part)
+    match = re.fullmatch(r"(plain|new|alone)(\d+)-(\d+)", part)
     if match is None or int(match[2]) % (2 * FACTOR):
-        raise ValueError(f"pool part {part!r}: plainSIZE-K or newSIZE-K is needed, SIZE a multiple of {2 * FACTOR}")
-    wordless, size, number = match[1] == "new", int(match[2]), int(match[3])
+        raise ValueError(
+            f"pool part {part!r}: plainSIZE-K, newSIZE-K or aloneSIZE-K is needed, SIZE a multiple of {2 * FACTOR}"
+        )
+    make, first = MAKERS[match[1]]
+    size, number = int(match[2]), int(match[3])
     grid = size // FACTOR
-    library, folder = Library(), run_folder() / "pool"
+    folder = run_folder() / "pool"
     folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng([5000 if wordless else 1000, size, number])
+    rng = np.random.default_rng([first, size, number])
     model, total = load_autoencoder(), 2 * pairs
     latents = np.lib.format.open_memmap(
         folder / f"z.{part}.tmp", "w+", np.float16, (total, LATENT_CHANNELS, grid, grid)
@@ -117,7 +147,7 @@ def build(part: str, pairs: int) -> None:
             further = [c for c in library.base if c not in set(library.known) and rng.random() < 0.5]
             queue = rng.permutation(library.known + further).tolist()
         concept = queue.pop()
-        scenes = (wordless_pair if wordless else Library.pair)(library, rng, concept, size)
+        scenes = make(library, rng, concept, size)
         for k, scene in enumerate(scenes):
             count = len(scene.concepts)
             concepts[2 * i + k, :count] = scene.concepts
@@ -139,9 +169,10 @@ def build(part: str, pairs: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="*", help="NAME=PAIRS, e.g. plain160-0=5200 new224-1=4000", default=[])
+    library = Library()
     for item in parser.parse_args().part or PARTS:
         name, pairs = item.split("=")
-        build(name, int(pairs))
+        build(name, int(pairs), library)
 
 
 if __name__ == "__main__":

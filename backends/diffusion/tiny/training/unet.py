@@ -2,7 +2,8 @@
 
 ``words`` binds words (denoising, one softmax over words). ``tokens`` adds the maps as they are read at test time, and
 episodes that make a token from one scene. ``finer`` goes on from any weights folder (stage ``warm``) with closer and
-larger scenes, lookalikes and the peaks of maps. The schedule is in minutes of training time, counted over restarts.
+larger scenes, lookalikes and the peaks of maps. The schedule is in minutes of training time, counted over restarts, or
+in scenes (``ablation``).
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from .grounding import Grounding
 from .library import Library
 from .muon import Muon
 from .objective import Objective, Weights
+from .painting import Painting
 from .sources import run_folder
 from .vocabulary import Speaker
 
 PAIRS, GPU_PAIRS = 8, 64  # scene pairs a step and process
 SAVE_EVERY = 120.0  # seconds
-CLOSE, LARGE = 160, 224  # pixels a side of the pool's scenes
+CLOSE, LARGE, ALONE = 160, 224, 128  # pixels a side of the pool's scenes
 FINER_RATE = 5e-4
+PAINTING = 1.0  # the painting gradient's length, in lengths of the grounding gradient
 START = "unet-start.pt"
 
 
@@ -38,7 +41,8 @@ START = "unet-start.pt"
 class Options:
     """What a run is told: device, scene pairs a step and process, share of the pairs without words, seed.
 
-    ``most``: minutes of training after which this call saves and ends, whatever the phase still has.
+    ``most``: minutes of training after which this call saves and ends, whatever the phase still has. ``rate``: the highest
+    of the phase ``finer``. ``paint``: plain pictures a step and process that are denoised at full weight besides.
     """
 
     device: str = "cpu"
@@ -46,11 +50,16 @@ class Options:
     wordless_share: float = 0.22
     seed: int = 0
     most: float = math.inf
+    rate: float = FINER_RATE
+    paint: int = 0
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training. The rate follows a cosine over ``horizon`` minutes, cut off after ``minutes``."""
+    """One stretch of training, ``minutes`` or, if given, ``scenes`` long.
+
+    The rate follows a cosine over ``horizon`` lengths of the phase, cut off after one.
+    """
 
     name: str
     minutes: float
@@ -60,19 +69,21 @@ class Phase:
     weights: Weights
     ramp: int = 150
     late_share: float = 0.0  # share of the steps at LARGE pixels in the last third; before it a quarter of that
+    close: int = CLOSE
+    scenes: int = 0
 
-    def size(self, minutes: float, step: int) -> int:
-        """Pixels a side of a step's scenes, the same in all processes."""
-        share = self.late_share * (1.0 if minutes > self.minutes * 2 / 3 else 0.25)
-        return LARGE if np.random.default_rng(step).random() < share else CLOSE
+    def size(self, done: float, step: int) -> int:
+        """Pixels a side of a step's scenes, the same in all processes. ``done``: share of the phase, 0..1."""
+        share = self.late_share * (1.0 if done > 2 / 3 else 0.25)
+        return LARGE if np.random.default_rng(step).random() < share else self.close
 
 
-def phases(words: float, tokens: float, finer: float) -> list[Phase]:
-    """The phases that have minutes."""
+def phases(words: float, tokens: float, finer: float, rate: float = FINER_RATE) -> list[Phase]:
+    """The phases that have minutes. ``rate``: the last one's highest."""
     some = [
-        Phase("words", words, words * 3.5, 1.5e-3, 100, Weights(False)),
-        Phase("tokens", tokens, tokens, 1.1e-3, 60, Weights(True, absent=3.0)),
-        Phase("finer", finer, finer, FINER_RATE, 150, Weights(True, absent=3.0, times=(20, 80), high=0.125), 50, 0.35),
+        Phase("words", words, 3.5, 1.5e-3, 100, Weights(False)),
+        Phase("tokens", tokens, 1.0, 1.1e-3, 60, Weights(True, absent=3.0)),
+        Phase("finer", finer, 1.0, rate, 150, Weights(True, absent=3.0, times=(20, 80), high=0.125), 50, 0.35),
     ]
     return [phase for phase in some if phase.minutes > 0]
 
@@ -164,21 +175,25 @@ class Trainer:
         rng = np.random.default_rng([seed, self.rank, self.step])
         torch.manual_seed(seed * 1000 + self.rank + 1 + self.step)
         pool = Pool(rng, self.options.wordless_share)
-        objective = Objective(self.net, Speaker(library, self.text), library, rng)
+        speaker = Speaker(library, self.text)
+        objective, painting = Objective(self.net, speaker, library, rng), Painting(self.net, speaker, rng)
         clock, saved, log = distributed.Clock(self.minutes), time.time(), []
         begun, first_step, cpu = self.minutes, self.step, time.process_time()
         while True:
             self.minutes = distributed.mean_of(clock.minutes())
-            if self.minutes >= min(self.phase.minutes, begun + self.options.most):
+            done = self._done()
+            if done >= 1 or self.minutes >= begun + self.options.most:
                 break
-            rate = self._rate()
+            rate = self._rate(done)
             ramp = min(1.0, (self.step + 1) / self.phase.ramp) if self.phase.weights.full else 1.0
-            size = self.phase.size(self.minutes, self.step)
-            size = size if pool.has(size) else CLOSE  # large scenes may still be in the making
+            size = self.phase.size(done, self.step)
+            size = size if pool.has(size) else self.phase.close  # large scenes may still be in the making
             loss = objective(pool.draw(pairs, size), replace(self.phase.weights, ramp=ramp))
             self.adam.zero_grad(set_to_none=False)
             loss.backward()
             norm = distributed.average_gradients(self.parameters, 1.0)
+            if self.options.paint and pool.has(ALONE, ("alone",)):
+                objective.log["paint"] = self._add_painting(painting(pool.alone(self.options.paint // 2, ALONE)))
             self.adam.step()
             self.muon.step(rate)
             self.step += 1
@@ -188,7 +203,7 @@ class Trainer:
             log.append(objective.log | {"gn": norm})
             if self.rank == 0 and (self.step % 50 == 0 or self.step in (5, 20)):
                 spent = (time.process_time() - cpu) / (self.step - first_step) / pairs / 2 * 1e3
-                figures = " ".join(f"{k} {np.nanmean([entry[k] for entry in log]):.3f}" for k in log[-1])
+                figures = " ".join(f"{k} {np.nanmean([entry.get(k, np.nan) for entry in log]):.3f}" for k in log[-1])
                 steps = [round(v, 2) for v in self.net.log_steps.exp().tolist()]
                 print(
                     f"{self.phase.name} {self.step} {self.step * pairs * 2 * self.world} {self.minutes:.1f}min "
@@ -202,8 +217,26 @@ class Trainer:
                 saved = time.time()
         self.save()
 
-    def _rate(self) -> float:
-        done = min(1.0, self.minutes / self.phase.horizon)
+    def _add_painting(self, loss: torch.Tensor) -> float:
+        """Add the gradient of painting, made as long as that of grounding, which would drown it otherwise."""
+        grounding = [p.grad.clone() for p in self.parameters if p.grad is not None]
+        length = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in grounding])))
+        self.adam.zero_grad(set_to_none=False)
+        loss.backward()
+        norm = distributed.average_gradients(self.parameters, math.inf)
+        own = [p.grad for p in self.parameters if p.grad is not None]
+        torch._foreach_mul_(own, PAINTING * length / (norm + 1e-6))
+        torch._foreach_add_(own, grounding)
+        return float(loss.detach())
+
+    def _done(self) -> float:
+        """Share of the phase that is behind, 0..1."""
+        if self.phase.scenes:
+            return self.step * self.options.pairs * 2 * self.world / self.phase.scenes
+        return self.minutes / self.phase.minutes
+
+    def _rate(self, done: float) -> float:
+        done = min(1.0, done / self.phase.horizon)
         rate = (
             self.phase.rate
             * min(1, (self.step + 1) / self.phase.warm)
@@ -218,7 +251,7 @@ def worker(minutes: tuple[float, float, float], options: Options) -> None:
     rank, world = distributed.join(options.device)
     start = run_folder() / START
     previous = start if start.exists() else None
-    for phase in phases(*minutes):
+    for phase in phases(*minutes, options.rate):
         trainer = Trainer(phase, rank, world, options)
         trainer.load(previous)
         trainer.run()
@@ -235,16 +268,22 @@ def main() -> None:
     parser.add_argument("--finer-minutes", type=float, default=80)
     parser.add_argument("--wordless-share", type=float, default=0.22)
     parser.add_argument("--pairs", type=int, help=f"scene pairs a step and process ({PAIRS}; on a GPU {GPU_PAIRS})")
-    parser.add_argument("--device", default="cpu", help="cpu: two processes; cuda: one")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=2, help="on a CPU; a GPU has one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--paint", type=int, default=0, help="plain pictures a step and process, denoised at full weight"
+    )
+    parser.add_argument("--finer-rate", type=float, default=FINER_RATE, help="lower for a short run")
     parser.add_argument("--most-minutes", type=float, default=math.inf, help="of this call; then save and end")
     a = parser.parse_args()
     pairs = a.pairs or (PAIRS if a.device == "cpu" else GPU_PAIRS)
-    if a.device != "cpu" or distributed.is_worker():
+    if a.device != "cpu" or a.processes == 1 or distributed.is_worker():
+        torch.set_num_threads(1)
         minutes = a.words_minutes, a.tokens_minutes, a.finer_minutes
-        worker(minutes, Options(a.device, pairs, a.wordless_share, a.seed, a.most_minutes))
+        worker(minutes, Options(a.device, pairs, a.wordless_share, a.seed, a.most_minutes, a.finer_rate, a.paint))
     else:
-        distributed.start("backends.diffusion.tiny.training.unet", sys.argv[1:])
+        distributed.start("backends.diffusion.tiny.training.unet", sys.argv[1:], a.processes)
 
 
 if __name__ == "__main__":
