@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.contract import ClassQuery
+from backends.diffusion.tiny.training.synonyms import unseen_synonyms
 from ovam_labeler.evaluation.embedded.bench import Bench, Tally, absolute_curve, own_share, relative_curve
 from ovam_labeler.evaluation.embedded.drawings import Picture
-from ovam_labeler.evaluation.embedded.words import unseen_synonyms
 from ovam_labeler.evaluation.presence import OFFERED
 
 #: Words that compete for the object's pixels.

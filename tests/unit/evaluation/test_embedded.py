@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from backends.diffusion.tiny.training.synonyms import SYNONYMS, unseen_synonyms
 from ovam_labeler.demo.scenes import Concept, Sprite
 from ovam_labeler.evaluation.embedded.bench import Tally, absolute_curve, own_share, relative_curve
 from ovam_labeler.evaluation.embedded.drawings import Picture, _plan
 from ovam_labeler.evaluation.embedded.table import Figures, Line
-from ovam_labeler.evaluation.embedded.words import SYNONYMS, unseen_synonyms
 from ovam_labeler.evaluation.metrics import BINS
 
 

@@ -23,6 +23,7 @@ STAGES: tuple[tuple[str, str | None], ...] = (
     ("extra", "extra.json"),
     ("pool", f"pool/z.{PARTS[-1].split('=')[0]}.npy"),
     ("unet", None),
+    ("meaning", "unet-meaning.pt"),
     ("export", None),
     ("pack", None),
 )

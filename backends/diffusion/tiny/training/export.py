@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .sources import ATTRIBUTION, run_folder
 from .vocabulary import ANYTHING, MOST_NAMES
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
-NAME, VERSION, MOST_BYTES = "ovam-tiny", 2, 25_000_000
+NAME, VERSION, MOST_BYTES = "ovam-tiny", 3, 25_000_000
 READ_SIDE = 256  # chosen on validation concepts, see the model card
 # A new class starts half-way between "thing" and its word; a known word's token stays close to the word (ridge). Chosen
 # on validation concepts: without the ridge one-shot tokens lose .06 of IoU, between .001 and .01 nothing changes.
@@ -39,14 +40,14 @@ TOKEN_RECIPE: dict[str, Any] = {
     "balance": True,
 }
 WORD_RECIPE = TOKEN_RECIPE | {"start": "noun", "ridge": 0.03}
-CHECKPOINTS = ("unet-finer.pt", "unet-tokens.pt", "unet-words.pt")  # newest first
+CHECKPOINTS = ("unet-meaning.pt", "unet-finer.pt", "unet-tokens.pt", "unet-words.pt", "unet-start.pt")  # newest first
 
 
-def newest_checkpoint(average: Path | None = None) -> dict[str, Any]:
-    """The moving average of the last phase that has a checkpoint; or the one that ``gpu`` left as safetensors."""
+def newest_checkpoint(average: Path | None = None, names: Sequence[str] = CHECKPOINTS) -> dict[str, Any]:
+    """The moving average of the last of the phases that has a checkpoint; or the one that ``gpu`` left as safetensors."""
     if average is not None:
         return {"average": {name: value.float() for name, value in load_file(average).items()}}
-    for name in CHECKPOINTS:
+    for name in names:
         if (path := run_folder() / name).exists():
             return torch.load(path, weights_only=True)
     raise FileNotFoundError(f"no checkpoint in {run_folder()}; run the unet stage first")
@@ -56,6 +57,8 @@ def trained_models(state: dict[str, Any]) -> tuple[UNet2DConditionModel, CLIPTex
     """UNet and text encoder with a checkpoint's averaged weights."""
     unet = make_unet()
     text = CLIPTextModel.from_pretrained(run_folder() / "text_encoder")
+    if (table := state["average"].get("text.embeddings.token_embedding.weight")) is not None:
+        text.resize_token_embeddings(len(table), mean_resizing=False)  # stage ``meaning`` adds words
     for prefix, model in (("net.unet.", unet), ("text.", text)):
         own = {n.removeprefix(prefix): w for n, w in state["average"].items() if n.startswith(prefix)}
         missing, unexpected = model.load_state_dict(own, strict=False)

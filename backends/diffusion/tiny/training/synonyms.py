@@ -1,9 +1,36 @@
-"""Names of known test concepts that no training caption used. Checked against the model's own list before use."""
+"""Names of known concepts that no caption used, for the evaluation; no lesson in meaning may use them either.
+
+Checked against the model's own list before use.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+#: Of validation concepts: settings are chosen with these.
+VALIDATION_SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "airplane arrival": ("landing plane", "airliner", "jet"),
+    "alembic": ("distillation flask", "still", "retort"),
+    "canoe": ("kayak", "dugout", "rowboat"),
+    "convenience store": ("corner shop", "minimart", "grocery"),
+    "crab": ("crustacean", "shellfish"),
+    "crayon": ("wax crayon", "pastel"),
+    "dragon": ("wyvern", "drake"),
+    "evergreen tree": ("pine tree", "conifer", "fir", "spruce"),
+    "ferry": ("ferryboat", "passenger boat"),
+    "fire engine": ("fire truck", "firetruck"),
+    "label": ("tag", "price tag"),
+    "leopard": ("panther", "jaguar"),
+    "oncoming automobile": ("sedan", "motorcar"),
+    "paperclip": ("paper clip", "clip"),
+    "penguin": ("emperor penguin",),
+    "running shirt": ("singlet", "tank top", "undershirt"),
+    "spouting whale": ("humpback", "cetacean", "sperm whale"),
+    "taco": ("burrito wrap", "tortilla"),
+    "taxi": ("cab", "taxicab"),
+    "tongue": ("glossa", "tongue sticking out"),
+}
+#: Of test concepts.
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "alien monster": ("extraterrestrial",),
     "boar": ("hog", "wild pig"),
@@ -48,4 +75,9 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 
 def unseen_synonyms(concept: str, known_words: Collection[str]) -> list[str]:
     """The concept's synonyms that are no word of the model's training."""
-    return [name for name in SYNONYMS.get(concept, ()) if name not in known_words]
+    return [name for name in {**VALIDATION_SYNONYMS, **SYNONYMS}.get(concept, ()) if name not in known_words]
+
+
+def asked() -> set[str]:
+    """Every word or phrase here."""
+    return {name for mapping in (VALIDATION_SYNONYMS, SYNONYMS) for names in mapping.values() for name in names}
