@@ -118,7 +118,7 @@ def leave(out: Path, folder: Path, device: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "unet.log", out / "unet.log")
     state = newest_checkpoint()
-    average = {name: value.half().cpu() for name, value in state["average"].items()}
+    average = {name: value.half().cpu().contiguous() for name, value in state["average"].items()}
     save_file(average, out / "average.safetensors")
     target = folder / "weights"
     write_folder(target, default_settings(WEIGHTS / "ovam.json", state), state)
