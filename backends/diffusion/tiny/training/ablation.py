@@ -80,7 +80,9 @@ def run_all(arguments: list[str], out: Path, scenes: int) -> None:
     for arm, seed in runs:
         if (arm, seed) not in failed:
             state = torch.load(arm_folder(arm, seed) / LAST, map_location="cpu", weights_only=True)
-            save_file({n: v.half().contiguous() for n, v in state["average"].items()}, out / f"{arm}-{seed}.safetensors")
+            save_file(
+                {n: v.half().contiguous() for n, v in state["average"].items()}, out / f"{arm}-{seed}.safetensors"
+            )
     if failed:
         raise RuntimeError(f"these arms failed: {failed}")
 
