@@ -39,7 +39,9 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
     for name, what, bar, met in ROWS:
         if name in figures:
             value = float(figures[name])
-            found.append(f"| `{name}` | {what} | {value:.3g} | {bar} | {'yes' if met(value) else 'no'} |")
+            found.append(f"| `{name}` | {what} | {_short(value)} | {bar} | {'yes' if met(value) else 'no'} |")
+        if (own := figures.get(f"{name}_own_baseline")) is not None:
+            found.append(f"| `{name}_own_baseline` | the same against the measured baseline | {_short(own)} | | |")
     heldout = figures.get("heldout_iou", {})
     if heldout:
         for name, slack in (("exact", 0.0), ("balanced", 0.01)):
@@ -73,6 +75,10 @@ def put_table(path: Path, figures: Mapping[str, Any]) -> None:
     head, rest = text.split(BEGIN, 1)
     tail = rest.split(END, 1)[1]
     path.write_text(head + "\n".join([BEGIN, *lines(figures), END]) + tail, encoding="utf-8")
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _number(value: float | None, form: str) -> str:
