@@ -7,8 +7,6 @@ though judged absent, and the box itself filled.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,12 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ovam_labeler.demo.scenes import Plan
 from ovam_labeler.domain import Label
-from ovam_labeler.evaluation.judged_scenes import JudgedScenes, judged_scenes
+from ovam_labeler.evaluation.judged_scenes import JudgedScenes, print_table
 from ovam_labeler.evaluation.metrics import iou, paired_bootstrap
 from ovam_labeler.masks.picking import Box, Point, pick
-from ovam_labeler.settings import Settings
 
 #: Ways to an object's mask, in the table's order.
 WAYS = ("proposal", "drawn anyway", "point", "box", "box filled")
@@ -88,16 +84,7 @@ def table(rows: list[dict[str, Any]]) -> Mapping[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--split", choices=("val", "test"), default="val", help="tune on val only")
-    arguments = parser.parse_args()
-    plan = Plan(novel=8, known=8, corrections=1, tests=4)
-    rows = []
-    for seed in arguments.seeds:
-        with judged_scenes(seed, arguments.split, plan, Settings()) as judged:
-            rows += [{"seed": seed, **row} for row in measure(judged)]
-    print(json.dumps(table(rows), indent=1))
+    print_table(__doc__, measure, table)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backends.diffusion.tiny.training.composer import compose
 from ovam_labeler.demo.scenes import Plan, Scene, SceneSet, make_scenes
@@ -64,3 +67,21 @@ def judged_scenes(seed: int, split: str, plan: Plan, settings: Settings) -> Iter
             yield JudgedScenes(app, probe, scenes, scope, project_options(app.settings))
         finally:
             app.close()
+
+
+def print_table(
+    description: str | None,
+    measure: Callable[[JudgedScenes], list[dict[str, Any]]],
+    table: Callable[[list[dict[str, Any]]], Mapping[str, Any]],
+) -> None:
+    """The command of a measurement: ``--seeds`` and ``--split``, rows of all seeds, their table as JSON."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="tune on val only")
+    arguments = parser.parse_args()
+    plan = Plan(novel=8, known=8, corrections=1, tests=4)
+    rows = []
+    for seed in arguments.seeds:
+        with judged_scenes(seed, arguments.split, plan, Settings()) as judged:
+            rows += [{"seed": seed, **row} for row in measure(judged)]
+    print(json.dumps(table(rows), indent=1))

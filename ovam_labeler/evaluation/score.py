@@ -7,8 +7,6 @@ Spearman's correlation with the IoU, beside simpler scores.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,12 +14,10 @@ import numpy as np
 import torch
 
 from backends.attention.binarize import relative_map
-from ovam_labeler.demo.scenes import Plan
 from ovam_labeler.domain import Label, Proposal
-from ovam_labeler.evaluation.judged_scenes import JudgedScenes, judged_scenes
+from ovam_labeler.evaluation.judged_scenes import JudgedScenes, print_table
 from ovam_labeler.evaluation.metrics import auc, iou
 from ovam_labeler.propose import threshold_of
-from ovam_labeler.settings import Settings
 
 #: IoU from which on a mask counts as right.
 RIGHT = 0.5
@@ -112,16 +108,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--split", choices=("val", "test"), default="val", help="tune on val only")
-    arguments = parser.parse_args()
-    plan = Plan(novel=8, known=8, corrections=1, tests=4)
-    rows = []
-    for seed in arguments.seeds:
-        with judged_scenes(seed, arguments.split, plan, Settings()) as judged:
-            rows += [{"seed": seed, **row} for row in measure(judged)]
-    print(json.dumps(table(rows), indent=1))
+    print_table(__doc__, measure, table)
 
 
 if __name__ == "__main__":
