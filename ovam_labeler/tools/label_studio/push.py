@@ -1,7 +1,7 @@
 """Job ``push``: predictions made by the worker and handed to Label Studio through its API.
 
 Two causes: a token landed, so that the next open tasks get masks of it before anybody opens them; or a batch was asked for
-that cannot be done while Label Studio waits.  Both end in the same few tasks a job, so that learning comes in between.
+that cannot be done while Label Studio waits.  Both end in few tasks a job, and learning comes in between any two tasks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from token_store.entities import Job, Scope
 
 log = logging.getLogger(__name__)
 
-#: Tasks of one job: learning a correction that comes meanwhile waits for no more than these.
+#: Tasks of one job.  A correction that comes meanwhile waits for one task, not for all of these.
 TASKS = 10
 
 #: A push waits while corrections of its project wait to be learned, but no longer than this.
@@ -76,18 +76,21 @@ class Pusher:
         tasks = _there(client, given[:TASKS]) if given else self._open(client, scope, options, doubtful)
         if doubtful:  # after the tasks were listed: they are sorted by scores of the version before
             follow_title(client, scope.project, version)
-        done = self._push(client, scope, config, options, version, tasks, progress)
-        rest = given[TASKS:]
-        if rest:
+        done, undone = self._push(client, scope, config, options, version, tasks, progress)
+        rest = [*undone, *given[TASKS:]]
+        if rest and given:
             self._queue.add(scope, 0.0, tasks=rest)
+        elif rest:
+            self._queue.later(scope)
         return {"version": version, **done, "left": len(rest)}
 
     def gave_up(self, job: Job, sentence: str) -> None:
         log.warning("Predictions of project %s were not pushed: %s", scope_of_job(job), sentence)
 
-    def _learning(self, scope: Scope) -> bool:
+    def _learning(self, scope: Scope | None = None) -> bool:
+        """Does a correction wait to be learned now, of this project or (``None``) of any?"""
         jobs = self._application.store.list_jobs(states=("queued",), kinds=(LEARN,), limit=1000)
-        return any(scope_of_job(job) == scope and job.run_after <= datetime.now(UTC) for job in jobs)
+        return any(scope in (None, scope_of_job(job)) and job.run_after <= datetime.now(UTC) for job in jobs)
 
     def _open(
         self, client: LabelStudioClient, scope: Scope, options: ProjectOptions, doubtful: bool
@@ -110,9 +113,12 @@ class Pusher:
         version: str,
         tasks: Sequence[Mapping[str, Any]],
         progress: Progress,
-    ) -> dict[str, int]:
+    ) -> tuple[dict[str, int], list[str]]:
+        """What became of the tasks, and those left to the next job because an annotator's correction came in between."""
         counts = {"pushed": 0, "there": 0, "failed": 0, "pruned": 0}
         for number, task in enumerate(tasks):
+            if number and self._learning():
+                return counts, [str(t["id"]) for t in tasks[number:]]
             progress(number / len(tasks), f"Task {task['id']}, {number + 1} of {len(tasks)}")
             stored = client.predictions(int(task["id"]))
             if any(p.get("model_version") == version for p in stored) or self._predict.is_asked_for(
@@ -138,7 +144,7 @@ class Pusher:
                     self._predict.pushed(scope, str(task["id"]), version)
                     counts["pushed"] += 1
             counts["pruned"] += prune(client, stored, version)
-        return counts
+        return counts, []
 
 
 def _there(client: LabelStudioClient, tasks: Sequence[str]) -> list[dict[str, Any]]:

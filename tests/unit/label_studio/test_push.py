@@ -161,6 +161,31 @@ def test_a_push_waits_for_corrections_that_wait_to_be_learned(stage: Callable[..
     assert it.work()[0]["pushed"] == 4
 
 
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_a_correction_waits_for_one_task_of_a_push_and_the_rest_comes_later(
+    stage: Callable[..., Stage], handed_over: bool
+) -> None:
+    it = stage(tasks=4, batches="push")
+    if handed_over:
+        assert it.pusher._queue.hand_over(SCOPE, ["1", "2", "3", "4"])
+    else:
+        it.learned()
+    (push,) = it.waiting()
+    it.application.store.finish_job(push.id, state="cancelled")
+    # While the first task is predicted, an annotator of another project submits.
+    learn: list[Job] = []
+    it.application.proposer.before_return = lambda: (  # type: ignore[assignment]
+        learn or learn.append(it.application.store.add_job("learn", {"connection": "default", "project": "9"}))
+    )
+    done = it.pusher.run(push, lambda _f, _m: None)
+    assert (done["pushed"], done["left"]) == (1, 3)
+    (rest,) = it.waiting()
+    assert rest.payload.get("tasks") == (["2", "3", "4"] if handed_over else None)
+    it.application.store.finish_job(learn[0].id, state="cancelled")
+    it.work()
+    assert [len(it.versions(n)) for n in (1, 2, 3, 4)] == [1, 1, 1, 1]
+
+
 def test_uncertainty_sampling_is_given_the_title_it_sorts_by(stage: Callable[..., Stage]) -> None:
     it = stage()
     it.studio.project |= {"sampling": "Uncertainty sampling", "model_version": "OVAM"}
