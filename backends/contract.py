@@ -427,6 +427,22 @@ class LogitSource(Protocol):
 
 
 @runtime_checkable
+class RegionSource(Protocol):
+    """What an :class:`Attributor` may offer besides: how alike two regions look to the model, in one picture or in two.  Sharpens the
+    judgement of whether corrections of a class show the same thing."""
+
+    def regions(self, capture: Capture, regions: np.ndarray) -> np.ndarray:
+        """(n, D) float32 of length 1 (or 0 where a region is empty or everything); the product of two is their likeness, -1..1.
+
+        Args:
+            regions: (n, height, width), share of each pixel that is in the region, 0..1; any size.
+
+        Raises:
+            BackendError: the regions have another shape, or values that are not in 0..1.
+        """
+
+
+@runtime_checkable
 class ReadsInputVectors(Protocol):
     """What an attributor may offer besides: tokens made of vectors in the text encoder's *input* space.
 

@@ -1,8 +1,9 @@
 """Do corrections of a class show the same thing?  Each one's token is asked for on the others' pictures.
 
 IoU of masks says little about that: a token of one design often lights up only a part of another, and a picture on which even
-its own token does badly looks like a contradiction.  What tells a mask of something else is where a token puts its *highest*
-values: inside the human's mask, or, in a picture that was marked wrongly, on the object that should have been marked.
+its own token does badly looks like a contradiction.  What tells a mask of something else is *what else* the others' tokens find in
+its picture: where that looks more like what the others marked than the mask does, the object that should have been marked is there.
+Where they find nothing better, the mask is only of another design.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from backends.contract import Attributor, Capture, ClassQuery, LogitSource, MaskMethod
+from backends.contract import Attributor, Capture, ClassQuery, LogitSource, MaskMethod, RegionSource
+from ovam_labeler.contradiction import Agreement
 
 #: A mask's height is this quantile of the values in it (parts of an object do not look like the class), and the picture's is
 #: that one of the values outside (a few pixels are always high).
 INSIDE, OUTSIDE = 0.70, 0.98
+
+#: What a token finds outside a mask is this part of the picture.  Of .015 to .06 none was measurably better than another.
+FOUND = 0.04
 
 #: A token that does not separate its own mask by this part of its values' spread is read as if it did.
 _LEAST_SPREAD = 0.1
@@ -40,15 +45,13 @@ def margin(values: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
     return float(np.quantile(inside, INSIDE) - np.quantile(outside, OUTSIDE))
 
 
-def kept_margins(
+def agreement(
     attributor: Attributor,
     method: MaskMethod,
     pictures: Sequence[tuple[Capture, np.ndarray, np.ndarray]],
     tokens: Sequence[ClassQuery],
-) -> np.ndarray:
-    """(n, n) float in -1..1, row i, column j: how much of the margin it has on its own picture token j keeps on picture i.
-
-    1: the mask of i stands out as its own does.  0: no more than the rest of the picture.  -1: the rest stands out instead.
+) -> Agreement:
+    """How n corrections agree; from a backend that does not compare regions (:class:`backends.contract.RegionSource`), likeness is 0.
 
     Args:
         pictures: capture, target and weight of each correction, as for :func:`margin`.
@@ -56,13 +59,34 @@ def kept_margins(
     """
     count = len(pictures)
     margins, spreads = np.zeros((count, count)), np.zeros(count)
+    marked, found = [], []
     for i, (capture, target, weight) in enumerate(pictures):
-        for j, values in enumerate(_values(attributor, method, capture, tokens, (target.shape[0], target.shape[1]))):
+        maps = _values(attributor, method, capture, tokens, (target.shape[0], target.shape[1]))
+        for j, values in enumerate(maps):
             margins[i, j] = margin(values, target, weight)
             if i == j:
                 spreads[j] = values.std()
+        if isinstance(attributor, RegionSource):
+            inside = (target >= 0.5) & (weight > 0)
+            vectors = attributor.regions(capture, np.stack([inside, *(_elsewhere(m, target, weight) for m in maps)]))
+            marked.append(vectors[0])
+            found.append(vectors[1:])
     own = np.maximum(np.diag(margins), np.maximum(_LEAST_SPREAD * spreads, 1e-9))
-    return np.clip(margins / own, -1, 1)
+    kept = np.clip(margins / own, -1, 1)
+    if not marked:
+        return Agreement(kept, np.zeros((count, count)), np.zeros((count, count, count)))
+    masks = np.stack(marked)
+    return Agreement(kept, masks @ masks.T, np.stack(found) @ masks.T)
+
+
+def _elsewhere(values: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Bool (h, w): the :data:`FOUND` part of a picture that a token's values are highest in, outside the mask."""
+    outside = (weight > 0) & (target < 0.5)
+    count = min(round(FOUND * values.size), int(outside.sum()))
+    if count < 1:
+        return np.zeros(values.shape, dtype=bool)
+    least = np.partition(values[outside], -count)[-count]
+    return outside & (values >= least)
 
 
 def _values(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.contract import TokenFit
+from ovam_labeler.contradiction import contradicting
 from ovam_labeler.learning_examples import Lesson
-from ovam_labeler.promotion import Evidence, contradicting
+from ovam_labeler.promotion import Evidence
 from ovam_labeler.trials import Trials
 from token_store.contract import TokenStore
 from token_store.entities import Scope, TokenVersion
@@ -24,7 +25,7 @@ class Findings:
         fit: the token to be stored: learned from the corrections that agree, and from the newest even where it does not.
         learned_from: those lessons.
         evidence: figures for the gate.
-        agreement: (n, n) table of :meth:`Trials.agreement` by correction id; empty under three positive corrections.
+        agreement: what :meth:`Trials.agreement` says tokens keep of their margins, by correction id; empty under three positive corrections.
     """
 
     fit: TokenFit
@@ -53,7 +54,9 @@ def investigate(trials: Trials, lessons: Sequence[Lesson], newest: int | None) -
     if len(positives) > 2:
         agreement = trials.agreement(positives)
         ids = [str(lesson.correction_id) for lesson in positives]
-        table = {ids[i]: {ids[j]: float(agreement[i, j]) for j in range(len(ids)) if j != i} for i in range(len(ids))}
+        table = {
+            ids[i]: {ids[j]: float(agreement.kept[i, j]) for j in range(len(ids)) if j != i} for i in range(len(ids))
+        }
         aside = [positives[k] for k in contradicting(agreement)]
     set_aside = {lesson.correction_id for lesson in aside}
     contradicts = newest in set_aside

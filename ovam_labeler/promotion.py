@@ -6,12 +6,9 @@ What the constants were chosen by is in docs/registry.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
-
-import numpy as np
 
 #: What a token of a *new* class is worth before any evidence: a lead in mean IoU over the class's own word (validation
 #: concepts of the embedded model show .13, so this is cautious), and how many held-out corrections that counts as.  The
@@ -26,12 +23,8 @@ MARGIN = 0.05
 #: they take back at most the margin; so many of them take back half of it.
 ACCEPTED_HALF = 4
 
-#: A correction contradicts the others where it agrees less with them than they do among themselves by this much of a token's
-#: margin (:mod:`ovam_labeler.agreement`).  Validation, ``python -m ovam_labeler.evaluation.shots``: docs/registry.md.
-CONTRADICTION = 0.7
-#: What the others' tokens say of its picture counts this part, what its token says of theirs the rest: a wrong mask's token
-#: may still light up whatever stands out.
-OWN_PICTURE = 0.85
+#: Why a correction is not learned from, where the others contradict it (:mod:`ovam_labeler.contradiction`).
+CONTRADICTS = "It contradicts the other corrections, something else in its picture is more like what they marked"
 
 Use = Literal["new", "current", "word"]
 
@@ -92,33 +85,6 @@ class Verdict:
     reason: str
 
 
-def contradicting(agreement: np.ndarray) -> list[int]:
-    """Which of n corrections contradict the others, the worst first: indices; none where there are fewer than three.
-
-    One after the other is set aside while it agrees less with the rest than they do with each other, by
-    :data:`CONTRADICTION`, and they are still the majority.
-
-    Args:
-        agreement: (n, n) in -1..1, row i, column j: :func:`ovam_labeler.agreement.kept_margins`; the diagonal is not read.
-    """
-    rest, aside = list(range(len(agreement))), []
-    while len(rest) >= 3 and 2 * (len(rest) - 1) > len(agreement):
-        gaps = {i: _gap(agreement, i, [j for j in rest if j != i]) for i in rest}
-        worst = max(rest, key=lambda i: gaps[i])
-        if gaps[worst] < CONTRADICTION:
-            break
-        rest.remove(worst)
-        aside.append(worst)
-    return aside
-
-
-def _gap(agreement: np.ndarray, one: int, others: Sequence[int]) -> float:
-    """By how much one correction agrees less with the others than they do among themselves."""
-    among = fmean(agreement[i, j] for i in others for j in others if i != j)
-    here, there = fmean(agreement[one, j] for j in others), fmean(agreement[j, one] for j in others)
-    return float(among - (OWN_PICTURE * here + (1 - OWN_PICTURE) * there))
-
-
 def judge(evidence: Evidence, *, known: bool, has_current: bool) -> Verdict:
     """Decide; a class's first token has no evidence against it, and the human's word stands.
 
@@ -130,7 +96,7 @@ def judge(evidence: Evidence, *, known: bool, has_current: bool) -> Verdict:
         has_current: a token is active now.
     """
     if evidence.contradicts:
-        return Verdict(_else(has_current), "rejected", _sentence("It contradicts the other corrections", evidence))
+        return Verdict(_else(has_current), "rejected", _sentence(CONTRADICTS, evidence))
     if evidence.without and has_current:
         lead = fmean(evidence.with_newest) - fmean(evidence.without)
         needed = -MARGIN * ACCEPTED_HALF / (ACCEPTED_HALF + evidence.accepted)

@@ -15,7 +15,8 @@ import torch
 from backends.attention.binarize import relative_map
 from backends.attention.presence import presence_features, presence_probability
 from backends.contract import Attributor, ClassQuery, MaskMethod, Progress, TokenFit, TokenRecipe
-from ovam_labeler.agreement import kept_margins
+from ovam_labeler.agreement import agreement
+from ovam_labeler.contradiction import Agreement
 from ovam_labeler.domain import Label, ProjectOptions
 from ovam_labeler.errors import BadMaskError
 from ovam_labeler.learning_examples import Lesson
@@ -110,12 +111,11 @@ class Trials:
             return self.word_iou(lesson)
         return self.token_iou(lesson, self.fit(rest).embedding)
 
-    def agreement(self, positives: Sequence[Lesson]) -> np.ndarray:
-        """(n, n) float in -1..1, row i, column j: how the token learned from lesson j alone finds the mask of lesson i; see
-        :func:`ovam_labeler.agreement.kept_margins`."""
+    def agreement(self, positives: Sequence[Lesson]) -> Agreement:
+        """Whether the lessons show the same thing, by the tokens learned from each alone: :func:`ovam_labeler.agreement.agreement`."""
         tokens = [self.attributor.token(self.fit([lesson]).embedding) for lesson in positives]
         pictures = [(lesson.capture, lesson.target, lesson.weight) for lesson in positives]
-        return kept_margins(self.attributor, self.method, pictures, tokens)
+        return agreement(self.attributor, self.method, pictures, tokens)
 
     def says_present(self, lesson: Lesson, embedding: np.ndarray | None) -> bool:
         """Whether a token (None = the word), asked for alone, would be judged present in a lesson's picture."""

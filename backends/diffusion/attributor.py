@@ -11,6 +11,7 @@ import torch
 
 from backends.attention.heatmaps import class_maps, heat_maps
 from backends.attention.queries import KeyProjection, QueryBundle
+from backends.attention.regions import region_vectors
 from backends.attention.token_optimization import FitExample, initial_embedding, learn_token
 from backends.contract import (
     BackendError,
@@ -160,6 +161,10 @@ class StableDiffusionAttributor:
             [torch.stack([s.embeddings[list(s.columns)].mean(0) - s.embeddings[0] for s in q]).mean(0) for q in queries]
         )
         return heat_maps(bundle, projections, directions, activation="linear").cpu()
+
+    def regions(self, capture: Capture, regions: np.ndarray) -> np.ndarray:
+        """What regions look like to the model; see :meth:`backends.contract.RegionSource.regions`."""
+        return region_vectors(self._bundle(capture), regions)
 
     def learn(
         self,

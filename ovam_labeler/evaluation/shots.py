@@ -3,7 +3,7 @@
 ``python -m ovam_labeler.evaluation.shots --seed N`` on validation concepts of the embedded model.  Three right corrections are
 learned as one token (Eq. 6 summed over the images), as three tokens whose maps are averaged, and as the mean of their
 embeddings; each is scored on other pictures.  Then one mask of a set of three or four is of another object, each in turn, and
-:func:`ovam_labeler.promotion.contradicting` says which it would set aside; so it does for the sets of right ones.
+:func:`ovam_labeler.contradiction.contradicting` says which it would set aside; so it does for the sets of right ones.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from backends.attention.binarize import relative_map
 from backends.contract import Attributor, Capture, ClassQuery, Needs, TokenExample
 from backends.diffusion.tiny.training.composer import compose
 from backends.discovery import load_backend
-from ovam_labeler.agreement import kept_margins
+from ovam_labeler.agreement import agreement
+from ovam_labeler.contradiction import Agreement, contradicting
 from ovam_labeler.demo.scenes import Concept, Plan, Scene, SceneSet, make_scenes
 from ovam_labeler.demo.sprites import load_pack
 from ovam_labeler.evaluation.gate import another_object
 from ovam_labeler.evaluation.metrics import iou
-from ovam_labeler.promotion import contradicting
 from ovam_labeler.propose import find_method
 from ovam_labeler.truth import build_truths
 
@@ -81,7 +81,7 @@ def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures
         return fmean(_iou(attributor, captures[s.name], query, s.truth, cut) for s in tests)
 
     pictures = [(e.capture, e.target, e.weight) for e in examples]
-    table = kept_margins(attributor, find_method("ovam"), pictures, queries)
+    table = agreement(attributor, find_method("ovam"), pictures, queries)
     return Row(
         concept.name,
         concept.has_word,
@@ -94,19 +94,19 @@ def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures
     )
 
 
-def verdicts(table: np.ndarray, size: int) -> Verdicts:
+def verdicts(table: Agreement, size: int) -> Verdicts:
     """Over every set of so many corrections of which none, or one, is wrong.
 
     Args:
-        table: (2 n, 2 n) agreement: n right corrections, then the same pictures with a wrong mask.
+        table: of 2 n corrections: n right ones, then the same pictures with a wrong mask.
     """
     half = len(table) // 2
     found = Verdicts()
     for chosen in combinations(range(half), size):
-        found += Verdicts(right=1, lost=bool(contradicting(table[np.ix_(chosen, chosen)])))
+        found += Verdicts(right=1, lost=bool(contradicting(table.of(chosen))))
         for k in range(size):
             mixed = [*chosen[:k], chosen[k] + half, *chosen[k + 1 :]]
-            found += Verdicts(wrong=1, caught=k in contradicting(table[np.ix_(mixed, mixed)]))
+            found += Verdicts(wrong=1, caught=k in contradicting(table.of(mixed)))
     return found
 
 

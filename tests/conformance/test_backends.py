@@ -22,6 +22,7 @@ from backends.contract import (
     PromptTooLongError,
     Reader,
     ReadRequest,
+    RegionSource,
     TokenExample,
     TokenRecipe,
     TokenSet,
@@ -246,3 +247,19 @@ def test_small_images(backend: Backend, shape: tuple[int, int, int]) -> None:
 def test_what_is_no_image_is_refused(backend: Backend) -> None:
     with pytest.raises(BackendError):
         backend.reader().capture(np.zeros((8, 8), np.uint8), Needs())
+
+
+def test_regions_that_are_compared_are_as_alike_as_they_can_be_with_themselves(
+    backend: Backend, capture: Capture, example: TokenExample, request: pytest.FixtureRequest
+) -> None:
+    attributor = backend.attributor
+    assert isinstance(attributor, RegionSource) == (request.node.callspec.params["backend"] != "colour")
+    if not isinstance(attributor, RegionSource):
+        return
+    square, other = example.target > 0, np.zeros((48, 96), bool)
+    other[8:40, 64:90] = True
+    vectors = attributor.regions(capture, np.stack([square, other, np.zeros_like(square)]))
+    assert vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == 3
+    assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 1, 0], atol=1e-4)
+    assert vectors[0] @ vectors[1] < 0.99
+    assert np.allclose(attributor.regions(capture, square[None])[0], vectors[0], atol=1e-5)

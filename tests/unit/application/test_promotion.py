@@ -1,70 +1,12 @@
-"""The gate's rules over figures: who contradicts whom, when the current token stays, what untouched proposals weigh."""
+"""The gate's rules over figures: when the current token stays, what untouched proposals weigh."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ovam_labeler.promotion import MARGIN, Evidence, contradicting, judge
-
-
-def table(*rows: list[float]) -> np.ndarray:
-    return np.array(rows, dtype=float)
-
-
-NAN = float("nan")
-
-
-def groups(*sizes: int, within: float = 0.6, across: float = -0.4) -> np.ndarray:
-    """Agreement of corrections that fall into groups."""
-    of = np.repeat(np.arange(len(sizes)), sizes)
-    found = np.where(of[:, None] == of[None, :], within, across).astype(float)
-    np.fill_diagonal(found, NAN)
-    return found
-
-
-def test_two_corrections_cannot_outvote_each_other() -> None:
-    assert contradicting(groups(1, 1)) == []
-    assert contradicting(groups(1)) == []
-
-
-def test_the_one_that_agrees_with_no_other_is_set_aside() -> None:
-    assert contradicting(groups(1, 2)) == [0]
-    assert contradicting(groups(3, 1)) == [3]
-    assert sorted(contradicting(groups(1, 5, 1, within=0.8))) == [0, 6]
-    assert contradicting(groups(4)) == []
-
-
-def test_where_the_others_hardly_agree_little_is_known_of_the_odd_one() -> None:
-    assert contradicting(groups(1, 2, within=0.3, across=-0.2)) == []
-    assert contradicting(groups(1, 2, within=0.3, across=-0.8)) == [0]
-
-
-def test_what_the_others_say_of_its_picture_counts_most() -> None:
-    """A wrong mask's token may light up whatever stands out; the others' tokens are not deceived by its picture."""
-    found = groups(1, 2, across=0.6)
-    found[0, 1:] = -0.5  # row: its picture, asked for with the others' tokens
-    assert contradicting(found) == [0]
-    turned = groups(1, 2, across=0.6)
-    turned[1:, 0] = -0.5
-    assert contradicting(turned) == []
-
-
-def test_no_majority_no_verdict() -> None:
-    assert contradicting(groups(2, 2)) == []
-    # Two designs of one class agree among themselves: neither is outvoted.
-    assert contradicting(groups(2, 3)) == []
-    assert contradicting(groups(1, 1, 1)) == []
-
-
-@given(st.integers(1, 7), st.integers(0, 10**6))
-def test_the_majority_always_stays(n: int, seed: int) -> None:
-    aside = contradicting(np.random.default_rng(seed).uniform(-1, 1, (n, n)))
-    assert 2 * (n - len(aside)) > n and len(set(aside)) == len(aside)
+from ovam_labeler.promotion import MARGIN, Evidence, judge
 
 
 def test_a_contradiction_is_rejected_and_the_current_token_stays() -> None:
