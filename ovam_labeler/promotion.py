@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
-#: What a token of a *new* class is worth before any evidence: a lead in mean IoU over the class's own word (validation
-#: concepts of the embedded model show .13, so this is cautious), and how many held-out corrections that counts as.  The
-#: count is a judgement, not a measurement: a few noisy folds alone sent good tokens back to their words.
-PRIOR_LEAD = 0.10
-PRIOR_COUNT = 6
+#: What a token of a *new* class is worth before any evidence: its lead in mean IoU over the class's own word (what validation
+#: concepts of the embedded model show: ``python -m ovam_labeler.evaluation.shots``), and how many held-out corrections that counts
+#: as: so many that no two or three right corrections of those concepts, which noisy folds speak against, go back to their words.
+PRIOR_LEAD = 0.20
+PRIOR_COUNT = 4
 
 #: The newest correction may cost held-back IoU on the older ones by this much: another design of the class does so too.
 MARGIN = 0.05

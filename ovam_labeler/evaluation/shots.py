@@ -2,7 +2,7 @@
 
 ``python -m ovam_labeler.evaluation.shots --seed N`` on validation concepts of the embedded model.  Three right corrections are
 learned as one token (Eq. 6 summed over the images), as three tokens whose maps are averaged, and as the mean of their
-embeddings; each is scored on other pictures.  Then one mask of a set of three or four is of another object, each in turn, and
+embeddings; each is scored on other pictures, beside the class's word.  Then one mask of a set of three or four is of another object, each in turn, and
 :func:`ovam_labeler.contradiction.contradicting` says which it would set aside; so it does for the sets of right ones.
 """
 
@@ -58,6 +58,7 @@ class Row:
 
     name: str
     known: bool
+    word: float
     one_shot: float
     joint: float
     ensemble: float
@@ -68,7 +69,6 @@ class Row:
 
 def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures: dict[str, Capture]) -> Row:
     recipe = attributor.calibration.word_recipe if concept.has_word else attributor.calibration.token_recipe
-    cut = attributor.calibration.token_threshold
     corrected, tests = scenes.of(concept.name, "correction"), scenes.of(concept.name, "test")
     right = [_example(concept.name, s, s.truth, captures[s.name]) for s in corrected]
     wrong = [_example(concept.name, s, another_object(s), captures[s.name]) for s in corrected]
@@ -77,7 +77,7 @@ def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures
     joint = attributor.learn(examples[:3], recipe, label=concept.name).embedding
     queries = [attributor.token(e) for e in singles]
 
-    def score(query: ClassQuery) -> float:
+    def score(query: ClassQuery, cut: float = attributor.calibration.token_threshold) -> float:
         return fmean(_iou(attributor, captures[s.name], query, s.truth, cut) for s in tests)
 
     pictures = [(e.capture, e.target, e.weight) for e in examples]
@@ -85,6 +85,7 @@ def measure(concept: Concept, scenes: SceneSet, attributor: Attributor, captures
     return Row(
         concept.name,
         concept.has_word,
+        word=score(attributor.words(concept.name), attributor.calibration.word_threshold),
         one_shot=fmean(score(q) for q in queries[:3]),
         joint=score(attributor.token(joint)),
         ensemble=score(tuple(tokens for q in queries[:3] for tokens in q)),
@@ -144,7 +145,7 @@ def main() -> None:
     for group, what in ((False, "new classes"), (True, "known words")):
         of = [r for r in rows if r.known == group]
         if of:
-            ways = ("one_shot", "joint", "ensemble", "mean_embedding")
+            ways = ("word", "one_shot", "joint", "ensemble", "mean_embedding")
             print(f"{what} ({len(of)}): " + ", ".join(f"{w} {fmean(getattr(r, w) for r in of):.3f}" for w in ways))
     for size in (3, 4):
         total = sum((getattr(r, f"of{size}") for r in rows), Verdicts())
