@@ -347,9 +347,9 @@ def test_presence_and_version_of_a_generated_image_are_untouched_by_learning(app
         ((0.5, 0.5), (0.5, 0.5), True, False, "rejected"),
         ((0.5, 0.5), (0.51, 0.51), False, True, "unproven"),
         ((0.5, 0.5), (0.51, 0.51), True, False, "rejected"),
-        ((0.3, 0.3), (0.5, 0.5), False, True, "unproven"),
-        ((0.15, 0.15), (0.5, 0.5), False, False, "rejected"),
-        ((0.35, 0.35, 0.3, 0.3), (0.5, 0.5, 0.5, 0.5), False, False, "rejected"),
+        ((0.15, 0.15), (0.5, 0.5), False, True, "unproven"),
+        ((0.05, 0.05), (0.5, 0.5), False, False, "rejected"),
+        ((0.3, 0.3, 0.25, 0.25), (0.5, 0.5, 0.5, 0.5), False, False, "rejected"),
     ],
 )
 def test_promotion_rule(token: tuple[float, ...], word: tuple[float, ...], known: bool, used: bool, state: str) -> None:
