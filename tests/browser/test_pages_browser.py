@@ -174,7 +174,7 @@ def test_without_javascript(site: Site, open_page: OpenPage) -> None:
     assert site.active(first) != used
     page.goto("/pages/project?scope=default%2F2")
     page.get_by_label("Ask me").check()
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Save learning").click()
     expect(page.get_by_role("status")).to_contain_text("Saved.")
     page.get_by_role("button", name=f"Pause {first}", exact=True).click()
     store = site.store()
