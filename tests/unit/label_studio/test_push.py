@@ -265,13 +265,15 @@ def test_the_twin_of_a_request_under_way_is_answered_with_nothing(
 ) -> None:
     """The data manager asks twice at once for a task that is opened; Label Studio would store both answers."""
     monkeypatch.setattr(asked, "STORING_SECONDS", 0.0)
-    entered, free = threading.Event(), threading.Event()
+    entered, joined, free = threading.Event(), threading.Event(), threading.Event()
 
     def wait() -> None:
         entered.set()
         free.wait(60)
 
     application.proposer.before_return = wait
+    wait_for_first = asked.Asked.wait_for_first
+    monkeypatch.setattr(asked.Asked, "wait_for_first", lambda me, key: (joined.set(), wait_for_first(me, key))[1])
     answers: dict[str, Any] = {}
 
     def ask(name: str) -> None:
@@ -283,6 +285,7 @@ def test_the_twin_of_a_request_under_way_is_answered_with_nothing(
     assert entered.wait(60)
     second = threading.Thread(target=ask, args=("second",))
     second.start()
+    assert joined.wait(60)
     free.set()
     first.join(60)
     second.join(60)
