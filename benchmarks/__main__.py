@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from backends.attention.passes import kernel_name
-from benchmarks import embedded, sizes
+from benchmarks import sizes
 from benchmarks.table import put_table
 from benchmarks.timing import CLOCKS, use_clock
 
@@ -33,6 +33,8 @@ MAIN = (
     "cache_iou",
     "heldout_iou",
     "peak_mb",
+    "classes20_seconds",
+    "fit_seconds",
 )
 
 
@@ -46,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: for a busy machine, with --threads 1"
     )
+    parser.add_argument("--device", default="cpu", help="of the part sizes: cpu or cuda")
     parser.add_argument("--parts", default="sizes,embedded", help="sizes, embedded or both")
     options = parser.parse_args(arguments)
     if options.clock == "cpu" and options.threads != 1:
@@ -58,8 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     figures: dict[str, Any] = {"kernel": kernel_name(), "clock": options.clock, "machine": _machine()}
     if "sizes" in options.parts:
-        figures.update(sizes.measure(options.steps, options.epochs, log))
+        figures.update(sizes.measure(options.steps, options.epochs, log, options.device))
     if "embedded" in options.parts:
+        from benchmarks import embedded  # needs the whole product
+
         figures.update(embedded.measure(log))
     for name in MAIN:
         if name in figures:

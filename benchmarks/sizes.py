@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -49,21 +50,23 @@ def kernel(name: str) -> Iterator[None]:
             os.environ["OVAM_KERNEL"] = before
 
 
-def mapped(bundle: QueryBundle, preset: Preset, folder: Path) -> QueryBundle:
-    """The bundle as a cache gives it: tensors mapped from a safetensors file."""
+def mapped(bundle: QueryBundle, preset: Preset, folder: Path, device: str = "cpu") -> QueryBundle:
+    """The bundle as a cache gives it: tensors mapped from a safetensors file, or read from one to a GPU."""
     path = folder / f"{preset.name}.safetensors"
     tensors, layout = kept(bundle, preset)
     save_file(tensors, path)
-    with safe_open(path, framework="pt", device="cpu") as file:
+    with safe_open(path, framework="pt", device=device) as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     return QueryBundle.from_tensors(tensors, layout)
 
 
-def measure(steps: int, measured_epochs: int, log: Any) -> dict[str, Any]:
-    """All figures of this part."""
-    bundle, projections = synthetic(steps)
-    pairs, target = words(CLASSES), mask()
-    truth = torch.from_numpy(np.stack([1 - target, target]))
+def measure(steps: int, measured_epochs: int, log: Any, device: str = "cpu") -> dict[str, Any]:
+    """All figures of this part; on a GPU all but the host's memory."""
+    made, projections = synthetic(steps)
+    bundle = moved(made, device)
+    projections = {name: replace(p, weight=p.weight.to(device)) for name, p in projections.items()}
+    pairs, target = words(CLASSES).to(device), mask()
+    truth = torch.from_numpy(np.stack([1 - target, target])).to(device)
     fp32 = stream([layer.queries for layer in bundle.layers])  # type: ignore[union-attr]
     numbers = sum(layer.nbytes() for layer in bundle.layers)
     log(f"streaming {numbers / 1e6:.0f} MB of fp32 queries: {fp32 * 1e3:.1f} ms, {numbers / fp32 / 1e9:.1f} GB/s")
@@ -83,13 +86,15 @@ def measure(steps: int, measured_epochs: int, log: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "steps": steps,
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
         "bandwidth_gb_s": numbers / fp32 / 1e9,
         "baseline_over_stream": ratio,
         "cache_mb": {},
     }
     with TemporaryDirectory() as folder:
-        images = {name: mapped(bundle, preset, Path(folder)) for name, preset in PRESETS.items()}
-        half = mapped(bundle, Preset("half", torch.bfloat16), Path(folder))
+        images = {name: mapped(made, preset, Path(folder), device) for name, preset in PRESETS.items()}
+        half = mapped(made, Preset("half", torch.bfloat16), Path(folder), device)
+        del made
         for name in images:
             found["cache_mb"][name] = (Path(folder) / f"{name}.safetensors").stat().st_size / 1e6
         found["map_error"], found["map_iou"] = _against_lossless(images, projections, pairs)
@@ -101,8 +106,9 @@ def measure(steps: int, measured_epochs: int, log: Any) -> dict[str, Any]:
             ("balanced", images["balanced"], "auto"),
         ):
             with kernel(how):
-                fits[name] = _fit(here, projections, pairs[0].numpy(), target, log, name)
+                fits[name] = _fit(here, projections, pairs[0].cpu().numpy(), target, log, name)
         found["fits"] = fits
+        found["fit_seconds"] = {name: fit["seconds"] for name, fit in fits.items()}
         for name in fits:
             found[f"fit_{name}"] = 500 * compared / fits[name]["seconds"]
             found[f"fit_{name}_own_baseline"] = 500 * epoch / fits[name]["seconds"]
@@ -118,7 +124,8 @@ def measure(steps: int, measured_epochs: int, log: Any) -> dict[str, Any]:
         found["classes20_seconds"] = together
         found["classes20_error"] = float((ours - theirs).abs().max() / theirs.abs().max())
         found["exact_over_stream"] = _pass_over_stream(exact, projections, pairs[0])
-        found["peak_mb"] = _peak(exact, projections, pairs, target)
+        if device == "cpu":
+            found["peak_mb"] = _peak(exact, projections, pairs, target)
     return found
 
 
@@ -131,12 +138,17 @@ def _against_lossless(
         maps = {name: class_maps(image, projections, queries) for name, image in images.items()}
     exact = maps["lossless"]
     span = float(exact.max() - exact.min())
-    masks = {name: [min_max(one) >= TAU for one in m.numpy()] for name, m in maps.items()}
+    masks = {name: [min_max(one) >= TAU for one in m.cpu().numpy()] for name, m in maps.items()}
     agreement = {
         name: fmean(iou(one, true) for one, true in zip(found, masks["lossless"], strict=True))
         for name, found in masks.items()
     }
     return {name: float((m - exact).abs().max()) / span for name, m in maps.items()}, agreement
+
+
+def moved(bundle: QueryBundle, device: str) -> QueryBundle:
+    """Computed queries on a device."""
+    return QueryBundle(tuple(replace(y, queries=y.queries.to(device)) for y in bundle.layers))  # type: ignore[union-attr, arg-type]
 
 
 def _plain_layers(bundle: QueryBundle) -> QueryBundle:

@@ -24,9 +24,17 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def once(work: Callable[[], object]) -> float:
+    """Time of ``work``, what it started on a GPU included."""
+    _wait()
     start = _clock()
     work()
+    _wait()
     return _clock() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def stream(tensors: Sequence[torch.Tensor], repeats: int = 7) -> float:

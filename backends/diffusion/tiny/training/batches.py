@@ -38,8 +38,13 @@ class Batch:
         return result.index_put((scenes, columns), self.masks[scenes, slots], accumulate=True)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        return Batch(self.latents.to(device), self.masks.to(device), self.concepts, self.wordless.to(device))
+        """The same batch on a device; a GPU is not waited for."""
+        pinned = device.type == "cuda"
+        latents, masks, wordless = (
+            (v.pin_memory() if pinned else v).to(device, non_blocking=pinned)
+            for v in (self.latents, self.masks, self.wordless)
+        )
+        return Batch(latents, masks, self.concepts, wordless)
 
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # latents, masks, concepts

@@ -82,8 +82,8 @@ def mean_of(value: float) -> float:
     return float(tensor) / world()
 
 
-def average_gradients(parameters: Sequence[torch.nn.Parameter], clip: float) -> float:
-    """Average the gradients over the processes and clip their norm; returns the norm before."""
+def average_gradients(parameters: Sequence[torch.nn.Parameter], clip: float) -> torch.Tensor:
+    """Average the gradients over the processes and clip their norm; returns the norm before, on the gradients' device."""
     gradients = []
     for p in parameters:
         if p.grad is None:
@@ -92,10 +92,8 @@ def average_gradients(parameters: Sequence[torch.nn.Parameter], clip: float) -> 
     flat = torch.cat([g.reshape(-1) for g in gradients])
     add_up(flat)
     flat /= world()
-    norm = float(flat.norm())
-    flat *= min(1.0, clip / (norm + 1e-6))
-    offset = 0
-    for g in gradients:
-        g.copy_(flat[offset : offset + g.numel()].view_as(g))
-        offset += g.numel()
+    norm = flat.norm()
+    flat *= (clip / (norm + 1e-6)).clamp(max=1.0)
+    pieces = flat.split([g.numel() for g in gradients])
+    torch._foreach_copy_(gradients, [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)])
     return norm

@@ -7,7 +7,7 @@ the while: new parts are taken up when the old ones are used up), trains the pha
 painting at full weight beside the grounding, and leaves the average weights, the log and a sheet of generated pictures in ``--out``.
 A second call goes on where the first stopped, as long as the run folder is kept; where it is not, ``--start`` takes the first
 call's ``average.safetensors``. ``--until`` is the length of the whole phase over several calls: the rate is annealed towards it, by
-default to the end of this call.
+default to the end of this call. The UNet runs by recorded CUDA graphs; should recording fail, training starts again without.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KINDS = ("plain160", "alone128", "new160", "plain160", "alone128", "plain160", "
 #: Training begins when there are some of these.
 FIRST = ("plain160", "new160", "alone128")
 PAINT = 256  # plain pictures a step
-RATE = 7e-4
+RATE = 1.1e-3
 PROMPTS = tuple(
     f"a photograph of a {n}" for n in ["cat", "red apple", "house", "fire engine", "penguin", "tree", "crab", "taxi"]
 )
@@ -54,7 +54,7 @@ def start_composing(processes: int, first: int, pairs: int, log: IO[bytes]) -> l
     started = []
     for k in range(processes):
         # small parts first, so that training can begin; fewer processes than kinds make one after the other
-        sizes = [max(2, pairs // 8), max(2, pairs // 2), *[pairs] * 100]
+        sizes = [max(2, pairs // 4), *[pairs] * 400]
         numbers = [k + i * processes for i in range(len(sizes))]
         parts = [f"{KINDS[n % len(KINDS)]}-{first + n}={size}" for n, size in zip(numbers, sizes, strict=True)]
         command = [sys.executable, "-m", f"{PACKAGE}.pool", *parts]
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--paint", type=int, default=PAINT, help="plain pictures a step")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--start", type=Path, help="average.safetensors to go on from, instead of the shipped weights")
-    parser.add_argument("--part-pairs", type=int, default=2000, help="scene pairs a pool part")
+    parser.add_argument("--part-pairs", type=int, default=400, help="scene pairs a pool part")
     parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
     a = parser.parse_args()
     end, folder = time.time() + a.minutes * 60, run_folder()
@@ -93,24 +93,29 @@ def main() -> None:
                 raise RuntimeError(f"composing ended; see {folder / 'compose.log'}")
             time.sleep(1)
         print(f"training begins with {(end - time.time()) / 60:.1f} minutes left", flush=True)
-        most = max(0.1, (end - time.time() - 40) / 60)  # to start, to save and to paint a sheet
-        arguments = [
-            "--words-minutes=0",
-            "--tokens-minutes=0",
-            f"--finer-minutes={a.until or most}",
-            f"--most-minutes={most}",
-        ]
-        arguments += [f"--device={a.device}", f"--paint={a.paint}", f"--finer-rate={a.rate}", "--processes=1"]
-        arguments += [f"--pairs={a.pairs}"] * (a.pairs is not None)
-        with (folder / "unet.log").open("ab") as log:
-            subprocess.run(
-                [sys.executable, "-m", f"{PACKAGE}.unet", *arguments], check=True, stdout=log, stderr=subprocess.STDOUT
-            )
+        train(a, end, ["--record"] if a.device == "cuda" else [])
     finally:
         for process in composing:
             process.terminate()
     leave(a.out, folder, a.device)
     print((folder / "unet.log").read_text().splitlines()[-1])
+
+
+def train(a: argparse.Namespace, end: float, extra: list[str]) -> None:
+    """The stage ``unet`` until shortly before ``end``; once more without ``extra`` if that fails."""
+    folder = run_folder()
+    most = max(0.1, (end - time.time() - 40) / 60)  # to start, to save and to paint a sheet
+    earlier = folder / "unet-finer.pt"
+    begun = torch.load(earlier, map_location="cpu", weights_only=True)["minutes"] if earlier.exists() else 0.0
+    arguments = ["--words-minutes=0", "--tokens-minutes=0", f"--finer-minutes={a.until or begun + most}"]
+    arguments += [f"--most-minutes={most}", f"--device={a.device}", f"--paint={a.paint}", f"--finer-rate={a.rate}"]
+    arguments += ["--processes=1", *[f"--pairs={a.pairs}"] * (a.pairs is not None)]
+    command = [sys.executable, "-m", f"{PACKAGE}.unet", *arguments, *extra]
+    with (folder / "unet.log").open("ab") as log:
+        done = subprocess.run(command, check=not extra, stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        print((folder / "unet.log").read_text()[-2000:], flush=True)
+        train(a, end, [])
 
 
 def leave(out: Path, folder: Path, device: str) -> None:

@@ -8,6 +8,7 @@ Layers are those of the down and up blocks; the middle block is left out.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from .text import WIDTH
 class KeepQueries:
     """Attention processor that leaves its queries (B, h, N, d) in ``queries``.
 
-    Written out as two matrix products: in bf16 on a CPU the fused kernel's backward pass is several times slower.
+    On a CPU written out as two matrix products: in bf16 the fused kernel's backward pass is several times slower there.
     """
 
     queries: Tensor
@@ -40,8 +41,12 @@ class KeepQueries:
 
         query, key, value = split(attn.to_q(hidden_states)), split(attn.to_k(context)), split(attn.to_v(context))
         self.queries = query.view(batch, attn.heads, pixels, width)
-        weights = torch.softmax(torch.bmm(query * width**-0.5, key.transpose(1, 2)), -1)
-        out = torch.bmm(weights, value).view(batch, attn.heads, pixels, width)
+        if query.is_cuda:
+            heads = [x.view(batch, attn.heads, -1, width) for x in (query, key, value)]
+            out = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+        else:
+            weights = torch.softmax(torch.bmm(query * width**-0.5, key.transpose(1, 2)), -1)
+            out = torch.bmm(weights, value).view(batch, attn.heads, pixels, width)
         return attn.to_out[0](out.transpose(1, 2).reshape(batch, pixels, channels))
 
 
@@ -105,6 +110,48 @@ class Grounding(nn.Module):
         scores = self.logits(queries, tokens - start)
         layers = to_grid([torch.sigmoid(s).mean(1) for s in scores])
         return mean_of(layers), layers, self.fold(scores)
+
+
+#: Runs the UNet in bf16: latents, timesteps and conditions in; prediction and queries out, float32.
+Run = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
+
+
+def run_eagerly(net: Grounding, latents: Tensor, timesteps: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The plain :data:`Run`."""
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        out, queries = net(latents, timesteps, condition)
+    return out.float(), queries
+
+
+class Recorded(nn.Module):
+    """A :data:`Run` that replays a CUDA graph for each shape of latents: on a GPU most of a small UNet's time is starting kernels."""
+
+    def __init__(self, net: Grounding) -> None:
+        super().__init__()
+        self.net = net
+        self.shapes: dict[tuple[int, ...], Callable[..., tuple[Tensor, ...]]] = {}
+
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
+        shape = tuple(latents.shape)
+        if shape not in self.shapes:
+            # copies, so that a recording does not hold on to this step's graph
+            like = latents.detach().clone(), timesteps.clone(), condition.detach().clone().requires_grad_()
+            self.shapes[shape] = torch.cuda.make_graphed_callables(Flat(self.net), like, allow_unused_input=True)
+        out, *queries = self.shapes[shape](latents, timesteps, condition.contiguous())
+        return out, list(queries)
+
+
+class Flat(nn.Module):
+    """The UNet as a recording needs it: tensors in, a tuple of tensors out, only its own parameters."""
+
+    def __init__(self, net: Grounding) -> None:
+        super().__init__()
+        self.unet, self.keepers = net.unet, net.keepers
+
+    def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(latents.device.type, torch.bfloat16, cache_enabled=False):
+            out = self.unet(latents, timesteps, encoder_hidden_states=condition).sample
+        return out.float(), *(keeper.queries.float() for keeper in self.keepers)
 
 
 def mean_of(values: list[Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batches import Batch
-from .grounding import Grounding, alphas_cumulative, cross_entropy, mean_of, to_grid
+from .grounding import Grounding, Run, alphas_cumulative, cross_entropy, mean_of, run_eagerly, to_grid
 from .library import Library
 from .pool import NOTHING, WORDLESS, disguised
 from .vocabulary import Encoded, Speaker
@@ -46,23 +47,34 @@ class Weights:
 
 
 class Objective:
-    """Callable on batches; ``log`` holds the figures of the last call."""
+    """Callable on batches; ``log`` holds the figures of the last call, on the device: to read them is to wait for it.
 
-    def __init__(self, net: Grounding, speaker: Speaker, library: Library, rng: np.random.Generator) -> None:
+    ``run``: what runs the UNet in bf16, :func:`grounding.run_eagerly` by default.
+    """
+
+    def __init__(
+        self,
+        net: Grounding,
+        speaker: Speaker,
+        library: Library,
+        rng: np.random.Generator,
+        run: Run | None = None,
+    ) -> None:
         self.net, self.speaker, self.rng = net, speaker, rng
         self.base, self.known, self.conflicts = np.array(library.base), np.array(library.known), library.conflicts
         near = speaker.near(library.base)
         self.rivals = {c: np.concatenate([library.alike[c], near[c]]) for c in library.base}
         self.device = net.log_gain.device
         self.alphas = alphas_cumulative().to(self.device)
-        self.log: dict[str, float] = {}
+        self.run = run or partial(run_eagerly, net)
+        self.log: dict[str, Tensor] = {}
 
     def __call__(self, batch: Batch, w: Weights) -> Tensor:
         """Total loss."""
-        net, rng, count = self.net, self.rng, len(batch.latents)
+        rng, count = self.rng, len(batch.latents)
+        spoken = (rng.random(count) < w.spoken) & ~batch.wordless.numpy()
         device, batch = self.device, batch.to(self.device)
         words = self._candidates(batch, w)
-        spoken = (rng.random(count) < w.spoken) & ~batch.wordless.cpu().numpy()
         prompts = ["", *(self.speaker.scene_prompt(batch.concepts[b].tolist(), rng) for b in np.flatnonzero(spoken))]
         text = self.speaker(words, prompts, rng)
         which = torch.zeros(count, dtype=torch.long)
@@ -77,13 +89,12 @@ class Objective:
         noise = torch.randn_like(batch.latents)
         noised = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents
-        with torch.autocast(device.type, torch.bfloat16):
-            out, queries = net(noised.contiguous(memory_format=torch.channels_last), time, text.conditions[which])
+        out, queries = self.run(noised.contiguous(memory_format=torch.channels_last), time, text.conditions[which])
         snr = (alpha / (1 - alpha)).flatten()
         denoise = (((out.float() - velocity) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
         scene = alpha.sqrt().flatten() * (time < 600)  # how far a scene's maps can be trusted
         low = time < w.times[1]
-        self.log = {"den": float(denoise.detach())}
+        self.log = {"den": denoise.detach()}
         if not w.ground:
             return w.denoise * denoise
         grounding, maps = self._words(batch, words, text, queries, scene, low, w)
@@ -107,6 +118,19 @@ class Objective:
                     chosen.append(c)
         return chosen
 
+    def _fair(self, batch: Batch, words: list[int]) -> Tensor:
+        """(B, W + 1): 1 where a word may be judged in a scene, else 0. The last one is "thing"."""
+        place = {c: k for k, c in enumerate(words)}
+        fair = np.ones((len(batch.concepts), len(words) + 1), np.float32)
+        for row, some in zip(fair, batch.concepts.tolist(), strict=True):
+            if WORDLESS in some:  # nobody knows what is shown: only "thing" may be judged
+                row[:-1] = 0
+                continue
+            shown = {c if c >= 0 else disguised(c) for c in some if c != NOTHING}
+            unfair = set().union(*(self.conflicts[c] for c in shown)) | shown
+            row[[place[c] for c in unfair if c in place and c not in some]] = 0
+        return torch.from_numpy(fair)
+
     def _words(
         self,
         batch: Batch,
@@ -122,14 +146,7 @@ class Objective:
         targets, foreground = batch.targets(words), batch.foreground
         wanted = torch.cat([targets, foreground], 1)
         present = (wanted.sum((2, 3)) > 0).float()
-        trust = scene[:, None].repeat(1, n + 1)
-        for b, some in enumerate(batch.concepts.tolist()):
-            shown = {c if c >= 0 else disguised(c) for c in some if c != NOTHING}
-            if WORDLESS in some:  # nobody knows what is shown: only "thing" may be judged
-                trust[b, :n] = 0
-                continue
-            unfair = set().union(*(self.conflicts[c] for c in shown)) | shown - set(some)
-            trust[b, [k for k, word in enumerate(words) if word in unfair and word not in some]] = 0
+        trust = scene[:, None] * self._fair(batch, words).to(scene.device)
         if w.full:
             scores = net.logits(queries, text.pieces - text.start)
             layers = to_grid([torch.sigmoid(s).mean(1) @ text.average for s in scores])
@@ -154,14 +171,14 @@ class Objective:
             whole = balanced(pair, wanted, present, trust, w.absent)
             peak = peaks(pair, present, trust)
             loss = loss + w.ramp * (whole + 0.5 * each + w.rank * rank + w.whole * whole_rank + w.peak * peak)
-            self.log |= {"pair": float(whole.detach()), "rank": float(rank.detach()), "peak": float(peak.detach())}
+            self.log |= {"pair": whole.detach(), "rank": rank.detach(), "peak": peak.detach()}
             judged = pair
         with torch.no_grad():
             seen = (foreground[:, 0] > 0.8) & (low & ~batch.wordless)[:, None, None]
             hit = folded[:, :-1].argmax(1) == targets.argmax(1)
             self.log |= {
-                "cf": float(folded_ce.detach()),
-                "accf": float(hit[seen].float().mean()),
+                "cf": folded_ce.detach(),
+                "accf": (hit & seen).sum() / seen.sum(),
                 "wiou": overlap(judged[:, :n], targets, (present[:, :n] > 0) & low[:, None]),
                 "tiou": overlap(judged[:, n:], foreground, low[:, None]),
             }
@@ -214,7 +231,7 @@ class Objective:
                 + 0.5 * (w.rank * rank + w.whole * whole_rank)
             )
         self.log |= {
-            "epi": float(loss.detach()),
+            "epi": loss.detach(),
             "eiou": overlap(maps.detach(), wanted, (present > 0) & low[0::2, None]),
         }
         return loss
@@ -258,7 +275,7 @@ def peaks(maps: Tensor, present: Tensor, trust: Tensor, share: float = 0.02) -> 
     return (error * here).sum() / (here.sum() + 1e-6) + (error * away).sum() / (away.sum() + 1e-6)
 
 
-def overlap(maps: Tensor, wanted: Tensor, chosen: Tensor) -> float:
-    """Mean IoU at one half over the chosen (scene, word) pairs."""
-    a, b = (maps > 0.5)[chosen], (wanted > 0.5)[chosen]
-    return float(((a & b).sum((1, 2)) / (a | b).sum((1, 2)).clamp(min=1)).mean())
+def overlap(maps: Tensor, wanted: Tensor, chosen: Tensor) -> Tensor:
+    """Mean IoU at one half over the chosen (scene, word) pairs; nan of none."""
+    a, b = maps > 0.5, wanted > 0.5
+    return ((a & b).sum((2, 3)) / (a | b).sum((2, 3)).clamp(min=1) * chosen).sum() / chosen.sum()

@@ -5,12 +5,14 @@ Apart from the grounding objective because it needs many times its samples and a
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .batches import Batch
-from .grounding import Grounding, alphas_cumulative
+from .grounding import Grounding, Run, alphas_cumulative, run_eagerly
 from .text import TEMPLATES, hidden_states
 from .tokenizer import LENGTH
 from .vocabulary import Speaker
@@ -21,14 +23,14 @@ UNSPOKEN = 0.12  # share of the pictures without a prompt, for classifier-free g
 class Painting:
     """Callable on batches of plain pictures (pool kind ``alone``)."""
 
-    def __init__(self, net: Grounding, speaker: Speaker, rng: np.random.Generator) -> None:
-        self.net, self.speaker, self.rng = net, speaker, rng
+    def __init__(self, net: Grounding, speaker: Speaker, rng: np.random.Generator, run: Run | None = None) -> None:
+        self.run, self.speaker, self.rng = run or partial(run_eagerly, net), speaker, rng
         self.device = net.log_gain.device
         self.alphas = alphas_cumulative().to(self.device)
 
     def __call__(self, batch: Batch) -> Tensor:
         """v-prediction error weighted by min(SNR, 5) / (SNR + 1), mean over scenes and uniform noise levels."""
-        latents, rng = batch.latents.to(self.device), self.rng
+        latents, rng = batch.to(self.device).latents, self.rng
         count = len(latents)
         prompts = [self._prompt(batch.concepts[b].tolist()) for b in range(count)]
         distinct = list(dict.fromkeys(prompts))
@@ -45,10 +47,10 @@ class Painting:
         noised = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         with torch.autocast(self.device.type, torch.bfloat16):
-            conditions = hidden_states(self.speaker.encoder, ids)[which]
-            out, _ = self.net(noised.contiguous(memory_format=torch.channels_last), time, conditions)
+            conditions = hidden_states(self.speaker.encoder, ids).float()[which]
+        out, _ = self.run(noised.contiguous(memory_format=torch.channels_last), time, conditions)
         snr = (alpha / (1 - alpha)).flatten()
-        return (((out.float() - velocity) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
+        return (((out - velocity) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
 
     def _prompt(self, concepts: list[int]) -> str:
         """What the picture shows, in one of a few forms; often empty."""

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from .data import SPRITE_SIZE
+from .library import Library
 from .sources import ALL_STYLES, run_folder
 
 PLAIN = ("meta.json", "split.json", "extra.json", "table.npy", "extra_table.npy")
@@ -28,8 +29,9 @@ PARTS = (("sprites", "table"), ("extra_sprites", "extra_table"))
 def pack(target: Path) -> None:
     """Write the archive."""
     folder = run_folder()
+    _ = Library().alike  # takes time there that is better spent on training
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for name in PLAIN:
+        for name in [*PLAIN, *(path.name for path in folder.glob("alike-*.npy"))]:
             archive.write(folder / name, name, zipfile.ZIP_DEFLATED)
         for sprites, table in PARTS:
             pixels, styles = np.load(folder / f"{sprites}.npy", mmap_mode="r"), np.load(folder / f"{table}.npy")[:, 1]
@@ -53,8 +55,9 @@ def unpack(source: Path) -> None:
     """Restore sprites and tables into the run folder."""
     folder = run_folder()
     with zipfile.ZipFile(source) as archive, multiprocessing.Pool(os.cpu_count()) as pool:
-        for name in PLAIN:
-            (folder / name).write_bytes(archive.read(name))
+        for name in archive.namelist():
+            if "/" not in name:
+                (folder / name).write_bytes(archive.read(name))
         for sprites, table in PARTS:
             rows = len(np.load(folder / f"{table}.npy"))
             out = np.zeros((rows, SPRITE_SIZE, SPRITE_SIZE, 4), np.uint8)

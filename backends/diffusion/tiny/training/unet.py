@@ -21,7 +21,7 @@ from transformers import CLIPTextModel
 
 from . import distributed
 from .batches import Pool
-from .grounding import Grounding
+from .grounding import Grounding, Recorded
 from .library import Library
 from .muon import Muon
 from .objective import Objective, Weights
@@ -33,7 +33,7 @@ PAIRS, GPU_PAIRS = 8, 64  # scene pairs a step and process
 SAVE_EVERY = 120.0  # seconds
 CLOSE, LARGE, ALONE = 160, 224, 128  # pixels a side of the pool's scenes
 FINER_RATE = 5e-4
-PAINTING = 1.0  # the painting gradient's length, in lengths of the grounding gradient
+PAINTING = 0.6  # the painting gradient's length, in lengths of the grounding gradient
 START = "unet-start.pt"
 
 
@@ -43,6 +43,7 @@ class Options:
 
     ``most``: minutes of training after which this call saves and ends, whatever the phase still has. ``rate``: the highest
     of the phase ``finer``. ``paint``: plain pictures a step and process that are denoised at full weight besides.
+    ``record``: replay CUDA graphs.
     """
 
     device: str = "cpu"
@@ -52,6 +53,7 @@ class Options:
     most: float = math.inf
     rate: float = FINER_RATE
     paint: int = 0
+    record: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Trainer:
         named = [(f"net.{n}", p) for n, p in self.net.named_parameters()]
         named += [(f"text.{n}", p) for n, p in self.text.named_parameters() if p.requires_grad]
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
+        for p in self.parameters:
+            p.grad = torch.zeros_like(p)  # else the first gradient would be a recording's own memory
         matrices = [
             (n, p)
             for n, p in named
@@ -176,7 +180,8 @@ class Trainer:
         torch.manual_seed(seed * 1000 + self.rank + 1 + self.step)
         pool = Pool(rng, self.options.wordless_share)
         speaker = Speaker(library, self.text)
-        objective, painting = Objective(self.net, speaker, library, rng), Painting(self.net, speaker, rng)
+        run = Recorded(self.net) if self.options.record else None
+        objective, painting = Objective(self.net, speaker, library, rng, run), Painting(self.net, speaker, rng, run)
         clock, saved, log = distributed.Clock(self.minutes), time.time(), []
         begun, first_step, cpu = self.minutes, self.step, time.process_time()
         while True:
@@ -188,7 +193,11 @@ class Trainer:
             ramp = min(1.0, (self.step + 1) / self.phase.ramp) if self.phase.weights.full else 1.0
             size = self.phase.size(done, self.step)
             size = size if pool.has(size) else self.phase.close  # large scenes may still be in the making
-            loss = objective(pool.draw(pairs, size), replace(self.phase.weights, ramp=ramp))
+            weights = self.phase.weights
+            weights = replace(
+                weights, ramp=ramp, words=max(weights.words, 6 * pairs), rivals=max(weights.rivals, pairs)
+            )
+            loss = objective(pool.draw(pairs, size), weights)
             self.adam.zero_grad(set_to_none=False)
             loss.backward()
             norm = distributed.average_gradients(self.parameters, 1.0)
@@ -203,7 +212,7 @@ class Trainer:
             log.append(objective.log | {"gn": norm})
             if self.rank == 0 and (self.step % 50 == 0 or self.step in (5, 20)):
                 spent = (time.process_time() - cpu) / (self.step - first_step) / pairs / 2 * 1e3
-                figures = " ".join(f"{k} {np.nanmean([entry.get(k, np.nan) for entry in log]):.3f}" for k in log[-1])
+                figures = " ".join(f"{k} {_mean([entry[k] for entry in log if k in entry]):.3f}" for k in log[-1])
                 steps = [round(v, 2) for v in self.net.log_steps.exp().tolist()]
                 print(
                     f"{self.phase.name} {self.step} {self.step * pairs * 2 * self.world} {self.minutes:.1f}min "
@@ -217,17 +226,17 @@ class Trainer:
                 saved = time.time()
         self.save()
 
-    def _add_painting(self, loss: torch.Tensor) -> float:
+    def _add_painting(self, loss: torch.Tensor) -> torch.Tensor:
         """Add the gradient of painting, made as long as that of grounding, which would drown it otherwise."""
         grounding = [p.grad.clone() for p in self.parameters if p.grad is not None]
-        length = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in grounding])))
+        length = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grounding)))
         self.adam.zero_grad(set_to_none=False)
         loss.backward()
         norm = distributed.average_gradients(self.parameters, math.inf)
         own = [p.grad for p in self.parameters if p.grad is not None]
         torch._foreach_mul_(own, PAINTING * length / (norm + 1e-6))
         torch._foreach_add_(own, grounding)
-        return float(loss.detach())
+        return loss.detach()
 
     def _done(self) -> float:
         """Share of the phase that is behind, 0..1."""
@@ -245,6 +254,10 @@ class Trainer:
         for group in self.adam.param_groups:
             group["lr"] = rate * group["scale"]
         return rate
+
+
+def _mean(values: list[torch.Tensor]) -> float:
+    return float(torch.stack(values).nanmean())
 
 
 def worker(minutes: tuple[float, float, float], options: Options) -> None:
@@ -275,13 +288,15 @@ def main() -> None:
         "--paint", type=int, default=0, help="plain pictures a step and process, denoised at full weight"
     )
     parser.add_argument("--finer-rate", type=float, default=FINER_RATE, help="lower for a short run")
+    parser.add_argument("--record", action="store_true", help="replay CUDA graphs")
     parser.add_argument("--most-minutes", type=float, default=math.inf, help="of this call; then save and end")
     a = parser.parse_args()
     pairs = a.pairs or (PAIRS if a.device == "cpu" else GPU_PAIRS)
     if a.device != "cpu" or a.processes == 1 or distributed.is_worker():
         torch.set_num_threads(1)
         minutes = a.words_minutes, a.tokens_minutes, a.finer_minutes
-        worker(minutes, Options(a.device, pairs, a.wordless_share, a.seed, a.most_minutes, a.finer_rate, a.paint))
+        options = Options(a.device, pairs, a.wordless_share, a.seed, a.most_minutes, a.finer_rate, a.paint, a.record)
+        worker(minutes, options)
     else:
         distributed.start("backends.diffusion.tiny.training.unet", sys.argv[1:], a.processes)
 
