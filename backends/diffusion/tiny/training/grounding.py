@@ -129,7 +129,7 @@ class Recorded(nn.Module):
     def __init__(self, net: Grounding) -> None:
         super().__init__()
         self.net = net
-        self.shapes: dict[tuple[int, ...], Callable[..., tuple[Tensor, ...]]] = {}
+        self.shapes: dict[tuple[int, ...], Callable[..., Any]] = {}
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
         shape = tuple(latents.shape)

@@ -29,7 +29,6 @@ PARTS = (("sprites", "table"), ("extra_sprites", "extra_table"))
 def pack(target: Path) -> None:
     """Write the archive."""
     folder = run_folder()
-    _ = Library().alike  # takes time there that is better spent on training
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name in [*PLAIN, *(path.name for path in folder.glob("alike-*.npy"))]:
             archive.write(folder / name, name, zipfile.ZIP_DEFLATED)
@@ -76,6 +75,7 @@ def main() -> None:
     what.add_argument("--unpack", type=Path)
     arguments = parser.parse_args()
     if arguments.pack is not None:
+        _ = Library().alike  # takes time on the other side that is better spent on training
         pack(arguments.pack)
     else:
         unpack(arguments.unpack)
