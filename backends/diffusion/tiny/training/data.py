@@ -16,7 +16,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from .concepts import Concept, load_concepts
@@ -52,6 +51,8 @@ def draw(source: str | Path, size: int, square: bool = True) -> np.ndarray | Non
     if isinstance(source, Path):
         image = Image.open(source).convert("RGBA")
     else:
+        import resvg_py  # a machine that only trains has none
+
         png = resvg_py.svg_to_bytes(svg_string=source, width=max(128, round(size * 4 / 3)))
         image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
     rows, columns = np.where(np.asarray(image)[..., 3] > 40)
