@@ -114,7 +114,7 @@ def main() -> None:
             close=SIZE,
             scenes=a.scenes // 2,
         )
-        trainer = Trainer(phase, 0, 1, Options(a.device, a.pairs, seed=a.seed))
+        trainer = Trainer(phase, 0, 1, Options(a.device, (a.pairs,), seed=a.seed))
         trainer.load(previous)
         trainer.run()
         previous = trainer.path

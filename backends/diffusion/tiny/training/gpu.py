@@ -37,7 +37,7 @@ PACKAGE = "backends.diffusion.tiny.training"
 KINDS = ("plain160", "alone128", "new160", "plain160", "alone128", "plain160", "plain224", "new224")
 #: Training begins when there are some of these.
 FIRST = ("plain160", "new160", "alone128")
-PAINT = 256  # plain pictures a step
+PAINT = 2  # plain pictures for each pair of scenes
 RATE = 1.1e-3
 PROMPTS = tuple(
     f"a photograph of a {n}" for n in ["cat", "red apple", "house", "fire engine", "penguin", "tree", "crab", "taxi"]
@@ -57,7 +57,7 @@ def start_composing(processes: int, first: int, pairs: int, log: IO[bytes]) -> l
         sizes = [max(2, pairs // 4), *[pairs] * 400]
         numbers = [k + i * processes for i in range(len(sizes))]
         parts = [f"{KINDS[n % len(KINDS)]}-{first + n}={size}" for n, size in zip(numbers, sizes, strict=True)]
-        command = [sys.executable, "-m", f"{PACKAGE}.pool", *parts]
+        command = ["nice", "-n", "10", sys.executable, "-m", f"{PACKAGE}.pool", *parts]
         started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
     return started
 
@@ -69,12 +69,12 @@ def main() -> None:
     parser.add_argument("--until", type=float, help="training minutes of the whole phase (what this call has)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--pairs", type=int, help="scene pairs a step")
-    parser.add_argument("--paint", type=int, default=PAINT, help="plain pictures a step")
+    parser.add_argument("--pairs", type=int, nargs="+", help="scene pairs a step; of several the faster")
+    parser.add_argument("--paint", type=float, default=PAINT, help="plain pictures for each pair")
     parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--start", type=Path, help="average.safetensors to go on from, instead of the shipped weights")
     parser.add_argument("--part-pairs", type=int, default=400, help="scene pairs a pool part")
-    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 2))
+    parser.add_argument("--processes", type=int, default=max(1, (os.cpu_count() or 2) - 4))
     a = parser.parse_args()
     end, folder = time.time() + a.minutes * 60, run_folder()
     if not (folder / "extra_sprites.npy").exists():
@@ -109,7 +109,7 @@ def train(a: argparse.Namespace, end: float, extra: list[str]) -> None:
     begun = torch.load(earlier, map_location="cpu", weights_only=True)["minutes"] if earlier.exists() else 0.0
     arguments = ["--words-minutes=0", "--tokens-minutes=0", f"--finer-minutes={a.until or begun + most}"]
     arguments += [f"--most-minutes={most}", f"--device={a.device}", f"--paint={a.paint}", f"--finer-rate={a.rate}"]
-    arguments += ["--processes=1", *[f"--pairs={a.pairs}"] * (a.pairs is not None)]
+    arguments += ["--processes=1", *(["--pairs", *map(str, a.pairs)] if a.pairs else [])]
     command = [sys.executable, "-m", f"{PACKAGE}.unet", *arguments, *extra]
     with (folder / "unet.log").open("ab") as log:
         done = subprocess.run(command, check=not extra, stdout=log, stderr=subprocess.STDOUT)

@@ -167,7 +167,7 @@ class Objective:
         if w.full:
             judgeable = trust[:, :n] * rows[:, None]
             rank, whole_rank = ranks(pair[:, :-1], targets, judgeable)
-            each = mean_of([balanced(layer, wanted, present, trust, w.absent) for layer in layers])
+            each = balanced_each(layers, wanted, present, trust, w.absent)
             whole = balanced(pair, wanted, present, trust, w.absent)
             peak = peaks(pair, present, trust)
             loss = loss + w.ramp * (whole + 0.5 * each + w.rank * rank + w.whole * whole_rank + w.peak * peak)
@@ -222,7 +222,7 @@ class Objective:
             # two tokens of one concept are no rivals
             fair = trust[:, None] * ((present == 0) | torch.eye(count // 2, device=self.device).bool())
             rank, whole_rank = ranks(maps, wanted * fair.gt(0)[..., None, None], fair)
-            each = mean_of([balanced(layer, wanted, present, trust, w.absent) for layer in layers])
+            each = balanced_each(layers, wanted, present, trust, w.absent)
             loss = loss + 0.5 * (
                 balanced(maps, wanted, present, trust, w.absent)
                 + 0.5 * each
@@ -244,6 +244,14 @@ def balanced(maps: Tensor, wanted: Tensor, present: Tensor, trust: Tensor, absen
     )
     away = 1 - present
     return (error * present).sum() / (present.sum() + 1e-6) + absent * (error * away).sum() / (away.sum() + 1e-6)
+
+
+def balanced_each(layers: list[Tensor], wanted: Tensor, present: Tensor, trust: Tensor, absent: float) -> Tensor:
+    """Mean of :func:`balanced` over layers' maps."""
+    n = len(layers)
+    trust = (trust if trust.dim() == 2 else trust[:, None]).expand_as(present)
+    wanted, present, trust = wanted.repeat(1, n, 1, 1), present.repeat(1, n), trust.repeat(1, n)
+    return balanced(torch.cat(layers, 1), wanted, present, trust, absent)
 
 
 def ranks(maps: Tensor, targets: Tensor, fair: Tensor) -> tuple[Tensor, Tensor]:

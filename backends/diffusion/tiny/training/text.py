@@ -11,6 +11,7 @@ import json
 import math
 import re
 import time
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -115,12 +116,18 @@ def spell(tokenizer: PreTrainedTokenizerFast, name: str, table: dict[str, int], 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, pieces: list[int], template: str) -> tuple[list[int], int, int]:
     """Token ids of a template around given name pieces, and where the pieces are (first, last + 1)."""
-    before, after = template.split("{}")
-    front = [tokenizer.bos_token_id, *pieces_of(tokenizer, before)]
-    back = [*pieces_of(tokenizer, after), tokenizer.eos_token_id]
+    front, back = _around(tokenizer, template)
     pieces = pieces[: LENGTH - len(front) - 1]
     ids = [*front, *pieces, *back][:LENGTH]
     return ids, len(front), len(front) + len(pieces)
+
+
+@lru_cache(maxsize=1024)
+def _around(tokenizer: PreTrainedTokenizerFast, template: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids before and after a name. Kept: the tokenizer takes 40 microseconds a call, and a step of training says hundreds."""
+    before, after = template.split("{}")
+    front = tokenizer.bos_token_id, *pieces_of(tokenizer, before)
+    return front, (*pieces_of(tokenizer, after), tokenizer.eos_token_id)
 
 
 def pad(rows: list[list[int]], end: int) -> torch.Tensor:

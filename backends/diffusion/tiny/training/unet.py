@@ -27,9 +27,10 @@ from .muon import Muon
 from .objective import Objective, Weights
 from .painting import Painting
 from .sources import run_folder
+from .tuner import Tuner
 from .vocabulary import Speaker
 
-PAIRS, GPU_PAIRS = 8, 64  # scene pairs a step and process
+PAIRS, GPU_PAIRS = (8,), (64, 128)  # scene pairs a step and process; of several the faster
 SAVE_EVERY = 120.0  # seconds
 CLOSE, LARGE, ALONE = 160, 224, 128  # pixels a side of the pool's scenes
 FINER_RATE = 5e-4
@@ -39,20 +40,20 @@ START = "unet-start.pt"
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is told: device, scene pairs a step and process, share of the pairs without words, seed.
+    """What a run is told: device, scene pairs a step and process (of several the faster), share of the pairs without words, seed.
 
     ``most``: minutes of training after which this call saves and ends, whatever the phase still has. ``rate``: the highest
-    of the phase ``finer``. ``paint``: plain pictures a step and process that are denoised at full weight besides.
+    of the phase ``finer``. ``paint``: plain pictures for each pair that are denoised at full weight besides.
     ``record``: replay CUDA graphs.
     """
 
     device: str = "cpu"
-    pairs: int = PAIRS
+    pairs: tuple[int, ...] = PAIRS
     wordless_share: float = 0.22
     seed: int = 0
     most: float = math.inf
     rate: float = FINER_RATE
-    paint: int = 0
+    paint: float = 0.0
     record: bool = False
 
 
@@ -127,7 +128,7 @@ class Trainer:
         ]
         self.adam = torch.optim.AdamW(groups, phase.rate, betas=(0.9, 0.98), fused=True)
         self.average = [p.detach().clone() for p in self.parameters]
-        self.step, self.minutes = 0, 0.0
+        self.step, self.scenes, self.minutes = 0, 0, 0.0
         self.path = run_folder() / f"unet-{phase.name}.pt"
 
     def load(self, previous: Path | None) -> None:
@@ -139,7 +140,7 @@ class Trainer:
             for buffer, saved in zip(self.muon.buffers, state["muon"], strict=True):
                 buffer.copy_(saved)
             self.adam.load_state_dict(state["adam"])
-            self.step, self.minutes = state["step"], state["minutes"]
+            self.step, self.scenes, self.minutes = state["step"], state["scenes"], state["minutes"]
         elif previous is not None:
             weights = torch.load(previous, map_location=self.options.device, weights_only=True)["average"]
             self.average = [weights[n].clone() for n in self.names]
@@ -155,6 +156,7 @@ class Trainer:
             return
         state = {
             "step": self.step,
+            "scenes": self.scenes,
             "minutes": self.minutes,
             "muon": self.muon.buffers,
             "adam": self.adam.state_dict(),
@@ -175,7 +177,7 @@ class Trainer:
         """Train until the phase's minutes are used up."""
         library = Library()
         # another order of scenes after each restart
-        seed, pairs = self.options.seed, self.options.pairs
+        seed = self.options.seed
         rng = np.random.default_rng([seed, self.rank, self.step])
         torch.manual_seed(seed * 1000 + self.rank + 1 + self.step)
         pool = Pool(rng, self.options.wordless_share)
@@ -183,39 +185,45 @@ class Trainer:
         run = Recorded(self.net) if self.options.record else None
         objective, painting = Objective(self.net, speaker, library, rng, run), Painting(self.net, speaker, rng, run)
         clock, saved, log = distributed.Clock(self.minutes), time.time(), []
-        begun, first_step, cpu = self.minutes, self.step, time.process_time()
+        begun, first_scenes, cpu = self.minutes, self.scenes, time.process_time()
+        tuner = Tuner(self.options.pairs, self.options.device)
         while True:
+            pairs = tuner.pairs
             self.minutes = distributed.mean_of(clock.minutes())
             done = self._done()
             if done >= 1 or self.minutes >= begun + self.options.most:
                 break
             rate = self._rate(done)
             ramp = min(1.0, (self.step + 1) / self.phase.ramp) if self.phase.weights.full else 1.0
-            size = self.phase.size(done, self.step)
+            size = self.phase.size(done, self.step) if tuner.settled else self.phase.close
             size = size if pool.has(size) else self.phase.close  # large scenes may still be in the making
             weights = self.phase.weights
             weights = replace(
-                weights, ramp=ramp, words=max(weights.words, 6 * pairs), rivals=max(weights.rivals, pairs)
+                weights, ramp=ramp, words=max(weights.words, 4 * pairs), rivals=max(weights.rivals, pairs)
             )
             loss = objective(pool.draw(pairs, size), weights)
             self.adam.zero_grad(set_to_none=False)
             loss.backward()
             norm = distributed.average_gradients(self.parameters, 1.0)
             if self.options.paint and pool.has(ALONE, ("alone",)):
-                objective.log["paint"] = self._add_painting(painting(pool.alone(self.options.paint // 2, ALONE)))
+                objective.log["paint"] = self._add_painting(
+                    painting(pool.alone(int(self.options.paint * pairs / 2), ALONE))
+                )
             self.adam.step()
             self.muon.step(rate)
+            tuner.step()
             self.step += 1
+            self.scenes += 2 * pairs * self.world
             torch._foreach_lerp_(
                 self.average, [p.detach() for p in self.parameters], 1 - min(0.998, (1 + self.step) / (10 + self.step))
             )
             log.append(objective.log | {"gn": norm})
             if self.rank == 0 and (self.step % 50 == 0 or self.step in (5, 20)):
-                spent = (time.process_time() - cpu) / (self.step - first_step) / pairs / 2 * 1e3
+                spent = (time.process_time() - cpu) / (self.scenes - first_scenes) * self.world * 1e3
                 figures = " ".join(f"{k} {_mean([entry[k] for entry in log if k in entry]):.3f}" for k in log[-1])
                 steps = [round(v, 2) for v in self.net.log_steps.exp().tolist()]
                 print(
-                    f"{self.phase.name} {self.step} {self.step * pairs * 2 * self.world} {self.minutes:.1f}min "
+                    f"{self.phase.name} {self.step} {self.scenes} {self.minutes:.1f}min "
                     f"{spent:.1f}ms {rate:.1e} {figures} steps {steps}",
                     flush=True,
                 )
@@ -241,7 +249,7 @@ class Trainer:
     def _done(self) -> float:
         """Share of the phase that is behind, 0..1."""
         if self.phase.scenes:
-            return self.step * self.options.pairs * 2 * self.world / self.phase.scenes
+            return self.scenes / self.phase.scenes
         return self.minutes / self.phase.minutes
 
     def _rate(self, done: float) -> float:
@@ -262,6 +270,8 @@ def _mean(values: list[torch.Tensor]) -> float:
 
 def worker(minutes: tuple[float, float, float], options: Options) -> None:
     rank, world = distributed.join(options.device)
+    if options.device != "cpu":
+        torch.set_float32_matmul_precision("high")
     start = run_folder() / START
     previous = start if start.exists() else None
     for phase in phases(*minutes, options.rate):
@@ -280,18 +290,21 @@ def main() -> None:
     parser.add_argument("--tokens-minutes", type=float, default=55)
     parser.add_argument("--finer-minutes", type=float, default=80)
     parser.add_argument("--wordless-share", type=float, default=0.22)
-    parser.add_argument("--pairs", type=int, help=f"scene pairs a step and process ({PAIRS}; on a GPU {GPU_PAIRS})")
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        nargs="+",
+        help=f"scene pairs a step and process, of several the faster ({PAIRS}; on a GPU {GPU_PAIRS})",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=2, help="on a CPU; a GPU has one")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--paint", type=int, default=0, help="plain pictures a step and process, denoised at full weight"
-    )
+    parser.add_argument("--paint", type=float, default=0, help="plain pictures for each pair, denoised at full weight")
     parser.add_argument("--finer-rate", type=float, default=FINER_RATE, help="lower for a short run")
     parser.add_argument("--record", action="store_true", help="replay CUDA graphs")
     parser.add_argument("--most-minutes", type=float, default=math.inf, help="of this call; then save and end")
     a = parser.parse_args()
-    pairs = a.pairs or (PAIRS if a.device == "cpu" else GPU_PAIRS)
+    pairs = tuple(a.pairs or ()) or (PAIRS if a.device == "cpu" else GPU_PAIRS)
     if a.device != "cpu" or a.processes == 1 or distributed.is_worker():
         torch.set_num_threads(1)
         minutes = a.words_minutes, a.tokens_minutes, a.finer_minutes

@@ -17,6 +17,7 @@ from .tokenizer import LENGTH
 
 ANYTHING = ("thing", "object", "something", "item", "an object", "foreground object")
 MOST_NAMES = 8
+PIECES = 64  # the pieces of a batch are a multiple of this
 
 
 @dataclass
@@ -83,8 +84,10 @@ class Speaker:
             conditions = hidden_states(self.encoder, whole["input_ids"].to(device)).float()
         owner = [w for w, m in enumerate(made) for _ in range(m[1], m[2])]
         place = [k for m in made for k in range(m[1], m[2])]
-        pieces = words[owner, place]
-        average = torch.zeros(len(owner), len(made), device=device)
-        average[torch.arange(len(owner)), owner] = 1
-        average = average / average.sum(0, keepdim=True).clamp(min=1)
+        weight = np.zeros((len(owner) + -len(owner) % PIECES, len(made)), np.float32)
+        weight[np.arange(len(owner)), owner] = 1
+        average = torch.from_numpy(weight / weight.sum(0).clip(1)).to(device)
+        # filled up with pieces of no word, so that a GPU meets few shapes and finds their memory again
+        unused = len(weight) - len(owner)
+        pieces = words[owner + [0] * unused, place + [0] * unused]
         return Encoded(pieces, average, average.T @ pieces, conditions[0, 0], conditions)
