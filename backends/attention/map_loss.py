@@ -20,11 +20,12 @@ _LEAST, _LEAST_SLOPE = 1e-38, 1e-12
 
 
 @lru_cache(maxsize=64)
-def resize_matrix(source: int, target: int) -> torch.Tensor:
+def resize_matrix(source: int, target: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """(target, source) float32: bilinear resizing of one axis, align_corners=False."""
+    one = torch.eye(source, device=device)
     if source == target:
-        return torch.eye(source)
-    return F.interpolate(torch.eye(source)[None], size=target, mode="linear", align_corners=False)[0].T.contiguous()
+        return one
+    return F.interpolate(one[None], size=target, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 class MapLoss:
@@ -102,8 +103,8 @@ def _resized(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """(h, w) -> size; always new memory."""
     if tuple(values.shape) == tuple(size):
         return values.clone()
-    rows = resize_matrix(values.shape[0], size[0]).to(values.device)
-    columns = resize_matrix(values.shape[1], size[1]).to(values.device)
+    rows = resize_matrix(values.shape[0], size[0], values.device)
+    columns = resize_matrix(values.shape[1], size[1], values.device)
     return rows @ values @ columns.T
 
 
@@ -111,6 +112,6 @@ def _pulled(gradient: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """The transpose of :func:`_resized` from ``size``."""
     if tuple(gradient.shape) == tuple(size):
         return gradient
-    rows = resize_matrix(size[0], gradient.shape[0]).to(gradient.device)
-    columns = resize_matrix(size[1], gradient.shape[1]).to(gradient.device)
+    rows = resize_matrix(size[0], gradient.shape[0], gradient.device)
+    columns = resize_matrix(size[1], gradient.shape[1], gradient.device)
     return rows.T @ gradient @ columns

@@ -123,7 +123,7 @@ class _Problem:
             first = found if first is None else first
             for layer, pulled in zip(self._layers[k], passes.pull(logits[k], slopes), strict=True):
                 projection = self._projections[layer.name]
-                part = (pulled.flatten() @ projection.weight) * projection.scale
+                part = (pulled.flatten() @ projection.weight.to(pulled.device)) * projection.scale
                 gradient = part if gradient is None else gradient + part
         assert gradient is not None and first is not None
         return total / len(self._losses), gradient / len(self._losses), first

@@ -169,10 +169,11 @@ def _fit_pair(
     """L-BFGS in delta; see :mod:`backends.attention.pair_fit`."""
     check_recipe(recipe)
     middle, half = origin.mean(0), torch.tensor([[-0.5], [0.5]])
+    delta = (origin[1] - origin[0]).to(prepared[0].bundle.device)
 
     def embedding(delta: torch.Tensor) -> torch.Tensor:
         # Both tokens move, each by half: what gradient descent on both would do.
-        return middle + half * delta
+        return middle + half * delta.cpu()
 
     def seen(number: int, loss: float, delta: torch.Tensor, found: torch.Tensor) -> None:
         if not math.isfinite(loss):
@@ -180,7 +181,7 @@ def _fit_pair(
         if number >= 0 and on_pass is not None:
             on_pass(number, loss, embedding(delta))
         if preview is not None:
-            preview(loss, found.numpy())
+            preview(loss, found.cpu().numpy())
         if progress is not None:
             done = (number + 1) / recipe.epochs
             progress(done, f"Pass {number + 1} of at most {recipe.epochs}: loss {loss:.4f}")
@@ -188,7 +189,7 @@ def _fit_pair(
     path = fit_pair(
         prepared,
         projections,
-        origin[1] - origin[0],
+        delta,
         ridge=recipe.ridge,
         most=recipe.epochs,
         stop_at=stop_at,

@@ -15,7 +15,7 @@ from backends.attention.fit_loss import FitExample, prepare_examples
 from backends.attention.heatmaps import heat_maps
 from backends.attention.map_loss import MapLoss
 from backends.attention.passes import passes_over
-from backends.attention.passes_torch import TorchPasses
+from backends.attention.passes_torch import TorchPasses, at_once
 from backends.attention.presets import PRESETS, Preset
 from backends.attention.queries import QueryBundle, kept
 from backends.attention.token_optimization import choose_ridge, learn_token
@@ -184,3 +184,13 @@ def test_small_decodes_to_what_it_was(make_bundle, projections, embeddings) -> N
     assert float(error.abs().max()) < 0.02 * float(smooth.queries.abs().max())
     with pytest.raises(BackendError, match="damaged"):
         QueryBundle.from_tensors({k: t[:-5] for k, t in tensors.items()}, layout)
+
+
+def test_sums_of_all_steps_at_once_are_those_of_one_after_the_other(make_bundle) -> None:
+    layers = make_bundle(steps=7).stored(Preset("any", torch.float32, groups=3)).blocks()
+    generator = torch.Generator().manual_seed(5)
+    keys = [torch.randn(y.heads, y.head_size, generator=generator) for y in layers]
+    ps = TorchPasses(layers)
+    logits = ps.project(keys)
+    for layer, here, sums in zip(layers, logits, ps.squash(logits), strict=True):
+        assert off(at_once(layer, here), sums.double()) < STATED
