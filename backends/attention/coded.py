@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -77,7 +78,7 @@ def decode(data: torch.Tensor, entry: Mapping[str, Any]) -> StoredQueries:
     size, counts = int(entry["head_size"]), [int(c) for c in entry["counts"]]
     number = len(counts) * heads * size * height * width
     try:
-        planes = np.frombuffer(zlib.decompress(data.numpy().tobytes()), np.uint8)
+        planes = np.frombuffer(zlib.decompress(data.cpu().numpy().tobytes()), np.uint8)
     except zlib.error as error:
         raise BackendError(f"The coded queries of layer {entry['name']!r} are damaged: {error}.") from error
     if planes.size != 2 * number:
@@ -87,7 +88,11 @@ def decode(data: torch.Tensor, entry: Mapping[str, Any]) -> StoredQueries:
     values *= float(entry["step"])
     queries = _restored(values, len(counts), heads, size, height, width)
     steps = [pack_step(step, torch.int8) for step in queries]
-    return join_steps(str(entry["name"]), (height, width), float(entry["scale"]), steps, counts)
+    found = join_steps(str(entry["name"]), (height, width), float(entry["scale"]), steps, counts)
+    if data.device.type == "cpu":
+        return found
+    scales = None if found.scales is None else found.scales.to(data.device)
+    return replace(found, blocks=found.blocks.to(data.device), scales=scales)
 
 
 @lru_cache(maxsize=32)

@@ -12,6 +12,7 @@ import torch
 from backends.attention.heatmaps import class_maps, heat_maps
 from backends.attention.queries import KeyProjection, QueryBundle
 from backends.attention.regions import region_vectors
+from backends.attention.spread import Affinity, holds_affinity
 from backends.attention.token_optimization import FitExample, initial_embedding, learn_token
 from backends.contract import (
     BackendError,
@@ -151,7 +152,10 @@ class StableDiffusionAttributor:
 
     def maps(self, capture: Capture, queries: Sequence[ClassQuery]) -> torch.Tensor:
         """Heat maps of all classes in one pass, on the CPU; see :meth:`backends.contract.Attributor.maps`."""
-        return class_maps(self._bundle(capture), self._on_device(), queries).cpu()
+        maps = class_maps(self._bundle(capture), self._on_device(), queries)
+        if holds_affinity(capture):
+            maps = Affinity.from_tensors(capture.tensors, capture.info.layout).spread(maps)
+        return maps.cpu()
 
     def logits(self, capture: Capture, queries: Sequence[ClassQuery]) -> torch.Tensor:
         """Logits of all classes over the background, on the CPU; see :meth:`backends.contract.LogitSource.logits`."""

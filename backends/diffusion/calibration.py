@@ -47,6 +47,7 @@ class ReadDefaults:
         side: side in pixels of the square whose area a received image is brought to; ``None`` = the model's native one.
         steps, guidance, size: of generation; size (height, width), ``None`` = native.
         groups: most groups of neighbouring steps whose mean queries are kept of a generated image; ``None`` = every step.
+        spread: whether maps are spread by the UNet's self-attention, see :mod:`backends.attention.spread`.
     """
 
     timesteps: tuple[int, ...] = (100,)
@@ -55,6 +56,7 @@ class ReadDefaults:
     guidance: float = 7.5
     size: tuple[int, int] | None = None
     groups: int | None = None
+    spread: bool = False
 
 
 _ATTRIBUTION, _READ = Attribution(), ReadDefaults()
@@ -100,6 +102,7 @@ def reading_of(folder: ModelFolder) -> ReadDefaults:
         guidance=_number(make, "guidance", _READ.guidance),
         size=None if size is None else (size[0], size[1]),
         groups=_optional_int(make, "groups"),
+        spread=_flag(read, "spread"),
     )
 
 
@@ -160,6 +163,13 @@ def _number(
     if not low <= value <= high:
         raise BackendError(f"{SETTINGS}: {name!r} must lie in {low}..{high}; it is {value!r}.")
     return float(value)
+
+
+def _flag(section: Mapping[str, Any], name: str) -> bool:
+    value = section.get(name, False)
+    if not isinstance(value, bool):
+        raise BackendError(f"{SETTINGS}: {name!r} must be true or false; it is {value!r}.")
+    return value
 
 
 def _optional_int(section: Mapping[str, Any], name: str) -> int | None:

@@ -16,6 +16,7 @@ import torch
 
 from backends.attention.queries import Layer, LayerQueries, QueryBundle
 from backends.attention.self_attention import ReceivedMaps, received_attention
+from backends.attention.spread import Affinity
 from backends.attention.stored import join_steps
 from backends.contract import BackendError, Needs
 from backends.diffusion.features import FeatureMaps
@@ -49,6 +50,7 @@ class Recorder:
         packed_as: dtype of the stored form queries are brought to as soon as a group of steps is complete, so that the
             host never holds more than that and one group; ``None`` = as computed.
         group_of: step index -> index of the group whose mean queries are kept (non-decreasing); ``None`` = each step alone.
+        affinity: keep queries and keys of the finest self-attention of the last pass, which spread maps.
 
     Raises:
         BackendError: the needs cannot be met by this UNet.
@@ -66,6 +68,7 @@ class Recorder:
         dtype: torch.dtype = torch.float16,
         packed_as: torch.dtype | None = None,
         group_of: Callable[[int], int] | None = None,
+        affinity: bool = False,
     ) -> None:
         if half not in (CONDITIONAL, UNCONDITIONAL):
             raise BackendError(f"cfg_half is {half!r}; allowed are {CONDITIONAL!r} and {UNCONDITIONAL!r}.")
@@ -83,6 +86,7 @@ class Recorder:
         self._grids = [_halved(latent_size, level) for level in range(self._blocks)]
         self._layers: dict[str, _Layer] = {}
         self._received: dict[int, torch.Tensor] = {}
+        self._affinity: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = {} if affinity else None
         self._series: dict[str, Series] = {}
         self._handles: list[Any] = []
         self._this_pass: dict[str, torch.Tensor] = {}
@@ -108,6 +112,12 @@ class Recorder:
         """Attention received by each pixel (Eq. 8): sums over heads, layers and steps at each factor asked for."""
         return ReceivedMaps({f: total[image].reshape(self._grids[_level(f)]) for f, total in self._received.items()})
 
+    def affinity(self, image: int = 0) -> Affinity:
+        """Queries and keys of the finest self-attention layers, of the last pass."""
+        pairs = list((self._affinity or {}).values())
+        queries, keys = (torch.stack([pair[k][image] for pair in pairs]) for k in (0, 1))
+        return Affinity(queries, keys, self._grids[self._finest()])
+
     def features(self, image: int = 0) -> FeatureMaps:
         """Hidden states leaving the up blocks at each factor asked for."""
         self._close_groups()
@@ -128,6 +138,11 @@ class Recorder:
             self._listen_self(factor, modules)
         for factor in sorted(set(self._needs.features)):
             self._listen_features(factor)
+        if self._affinity is not None:
+            for cross in layer_names(modules):
+                if self._grid_of(cross) == self._grids[self._finest()]:
+                    name = cross.removesuffix("attn2") + "attn1"
+                    self._listen_affinity(name, modules[name], self._affinity)
         self._handles.append(self._unet.register_forward_hook(self._end_of_pass, with_kwargs=True))
 
     def _remove(self) -> None:
@@ -202,6 +217,33 @@ class Recorder:
 
         self._handles.append(attention.to_q.register_forward_hook(keep_query))
         self._handles.append(attention.to_k.register_forward_hook(keep_key))
+
+    def _listen_affinity(self, name: str, attention: Any, into: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Queries and keys of a self-attention layer, those of a pass in the place of the one before."""
+        _refuse_unknown(name, attention)
+        grid = self._grids[self._finest()]
+        waiting: list[torch.Tensor] = []
+
+        def keep_query(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            waiting[:] = [_kept(self._half_of(name, output, attention.heads, grid), self._dtype)]
+
+        def keep_key(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+            if not waiting:
+                raise BackendError(
+                    f"Attention layer {name} computed its keys before its queries; it cannot be recorded."
+                )
+            into[name] = waiting.pop(), _kept(self._half_of(name, output, attention.heads, grid), self._dtype)
+
+        self._handles.append(attention.to_q.register_forward_hook(keep_query))
+        self._handles.append(attention.to_k.register_forward_hook(keep_key))
+
+    def _finest(self) -> int:
+        """The level of the finest grid that has attention."""
+        return min(
+            place.level(self._blocks)
+            for name in layer_names(dict(self._unet.named_modules()))
+            if (place := LayerPlace.parse(name)) is not None
+        )
 
     def _grid_of(self, name: str) -> tuple[int, int]:
         place = LayerPlace.parse(name)

@@ -62,6 +62,8 @@ def load_folder(folder: ModelFolder, name: str, device: str, progress: Progress 
     )
     # The UNet and the VAE shape a capture without being part of the embedding space.
     reader_settings = {**settings, "space": space, "weights": _content(folder), "version": 1}
+    if defaults.spread:  # elsewhere settings stay what they were, and with them the keys of caches
+        reader_settings["spread"] = True
 
     def make() -> Reader:
         from backends.diffusion.pipeline import load_pipeline

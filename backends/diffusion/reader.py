@@ -141,6 +141,7 @@ class StableDiffusionReader:
             dtype=RECORDED,
             packed_as=preset.dtype_of(preset.kept(len(timesteps))),
             group_of=lambda index: preset.group_of(index, len(timesteps)),
+            affinity=needs.queries and self._defaults.spread,
         ) as recorder:
             for done, step in enumerate(timesteps):
                 _report(progress, done / len(timesteps), f"Reading step {done + 1} of {len(timesteps)}.")
@@ -219,6 +220,7 @@ class StableDiffusionReader:
             dtype=RECORDED,
             packed_as=preset.dtype_of(preset.kept(steps)),
             group_of=lambda index: preset.group_of(index, len(pipeline.scheduler.timesteps)),
+            affinity=needs.queries and self._defaults.spread,
         ) as recorder:
             latents = pipeline(
                 prompt_embeds=self._conditioning(prompt),
@@ -264,6 +266,10 @@ class StableDiffusionReader:
             found, described = kept(recorder.bundle(image), preset_named(needs.preset))
             tensors.update(found)
             layout.update(described)
+            if self._defaults.spread:
+                affinity = recorder.affinity(image)
+                tensors.update(affinity.to_tensors())
+                layout.update(affinity.layout())
         if needs.self_attention:
             received = recorder.received(image)
             tensors.update(received.to_tensors())

@@ -15,6 +15,7 @@ from backends.attention.binarize import relative_map
 from backends.attention.presets import PRESETS, preset_named
 from backends.attention.queries import LayerQueries, QueryBundle
 from backends.attention.queries import kept as stored_as
+from backends.attention.spread import without_affinity
 from backends.contract import (
     Attributor,
     Backend,
@@ -175,6 +176,7 @@ class Verification:
     ) -> None:
         """Every preset: bytes, error, agreement of masks; the engine against Eq. 5 on the very queries it reads."""
         results, projections = self.results, attributor.projections  # type: ignore[attr-defined]
+        lossless = without_affinity(lossless)  # Eq. 5's own maps are compared
         bundle = _computed(QueryBundle.from_tensors(lossless.tensors, lossless.info.layout))
         reference = attributor.maps(lossless, queries)
         scale, extent = float(reference.max()), float(reference.max() - reference.min())

@@ -18,6 +18,7 @@ from typing import Any
 
 from backends.discovery import load_backend
 from ovam_labeler.evaluation.embedded.bench import REFINER
+from ovam_labeler.evaluation.embedded.drawings import unseen_styles
 from ovam_labeler.evaluation.embedded.generated import EVERY, judge_generated
 from ovam_labeler.evaluation.embedded.parts import Job, folder_of, measure
 from ovam_labeler.evaluation.embedded.table import Figures, Line
@@ -73,6 +74,7 @@ def main() -> None:
         (arguments.model, False, "val", 1),
         (arguments.model, True, "val", 1),
     ]
+    unseen_styles([])  # fetched once, before two processes want them at the same time
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         novel, known, novel_val, known_val = pool.map(measure, jobs, 1)
     calibration = load_backend(arguments.model).attributor.calibration

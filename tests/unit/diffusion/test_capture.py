@@ -141,6 +141,27 @@ def test_received_self_attention(watched: tuple[Any, dict[str, Probabilities]]) 
     assert maps[1].std() > 0.01 * maps[1].mean()
 
 
+def test_affinity_is_the_finest_self_attention_of_the_last_pass(watched: tuple[Any, dict[str, Probabilities]]) -> None:
+    pipeline, watchers = watched
+    torch.manual_seed(1)
+    text = torch.randn(2, 7, 32)
+    with (
+        torch.no_grad(),
+        Recorder(pipeline.unet, Needs(), (12, 20), images=2, dtype=torch.float32, affinity=True) as recorder,
+    ):
+        for step in (300, 100):
+            pipeline.unet(torch.randn(2, 4, 12, 20), step, text)
+    finest = [n for n in watchers if n.endswith("attn1") and ("down_blocks.0" in n or "up_blocks.3" in n)]
+    maps = torch.rand(3, 12, 20)
+    for image in (0, 1):
+        found = recorder.affinity(image)
+        assert found.grid == (12, 20) and found.queries.shape[0] == 3
+        # kept: (images x heads, pixels, pixels)
+        attention = torch.stack([watchers[n].kept.unflatten(0, (2, -1))[image].mean(0) for n in finest]).mean(0)
+        expected = torch.einsum("ij,cj->ci", attention, maps.flatten(1)).reshape(3, 12, 20)
+        torch.testing.assert_close(found.spread(maps), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_received_map_of_an_image_is_not_constant(backend: Backend, photo: np.ndarray) -> None:
     capture = backend.reader().capture(photo, Needs(queries=False, self_attention=(1,)))
     received = ReceivedMaps.from_tensors(capture.tensors, capture.info.layout).finest()

@@ -76,6 +76,7 @@ def test_half_precision_variant(copy: Path, folder: Path) -> None:
         ('{"read": []}', "'read' must be an object"),
         ('{"read": {"timesteps": "50"}}', "'timesteps' must be a list"),
         ('{"read": {"side": -1}}', "'side'"),
+        ('{"read": {"spread": 1}}', "'spread' must be true or false"),
         ('{"generate": {"size": [1]}}', "'size'"),
         ('{"attribution": {"context": "some"}}', "'context' must be one of full, pair"),
         ('{"attribution": {"template": "a photograph"}}', "'template' must contain {label}"),

@@ -16,6 +16,7 @@ from random_pipeline import LIMIT, build
 from safetensors.torch import load, save
 
 from backends.attention.queries import QueryBundle
+from backends.attention.spread import Affinity, holds_affinity, without_affinity
 from backends.contract import Backend, BackendError, Capture, Needs, PromptTooLongError, Reader
 from backends.diffusion import sizes
 from backends.diffusion.calibration import ReadDefaults
@@ -237,6 +238,24 @@ def test_v_prediction_small_autoencoder_and_own_defaults(tmp_path: Path, photo: 
     assert bundle.steps == 2
     assert backend.reader_settings["timesteps"] == [50, 150] == backend.reader().settings["timesteps"]
     assert backend.reader() is backend.reader()
+
+
+def test_a_folder_may_ask_for_spread_maps(tmp_path: Path, photo: np.ndarray) -> None:
+    plain = load_backend(str(build(tmp_path / "plain", read={"timesteps": [50, 150]})))
+    asked = load_backend(str(build(tmp_path / "spread", read={"timesteps": [50, 150], "spread": True})))
+    assert asked.reader_settings["spread"] is True and "spread" not in plain.reader_settings
+    queries = [asked.attributor.words("cat"), asked.attributor.words("dog")]
+    for capture in (
+        asked.reader().capture(photo, Needs()),
+        asked.reader().generate("a dog", Needs(), seed=0, steps=2, guidance=3.0, size=(64, 96)).capture,
+    ):
+        raw = asked.attributor.maps(without_affinity(capture), queries)
+        spread = Affinity.from_tensors(capture.tensors, capture.info.layout).spread(raw)
+        torch.testing.assert_close(asked.attributor.maps(capture, queries), spread)
+        assert not torch.allclose(spread, raw, rtol=1e-3)
+    capture = plain.reader().capture(photo, Needs())
+    assert not holds_affinity(capture)
+    assert not holds_affinity(asked.reader().capture(photo, Needs(queries=False, features=(1,))))
 
 
 @pytest.mark.parametrize(

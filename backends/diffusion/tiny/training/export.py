@@ -26,7 +26,7 @@ from .sources import ATTRIBUTION, run_folder
 from .vocabulary import ANYTHING, MOST_NAMES
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
-NAME, VERSION, MOST_BYTES = "ovam-tiny", 3, 25_000_000
+NAME, VERSION, MOST_BYTES = "ovam-tiny", 4, 25_000_000
 READ_SIDE = 256  # chosen on validation concepts, see the model card
 # A new class starts half-way between "thing" and its word; a known word's token stays close to the word (ridge). Chosen
 # on validation concepts: without the ridge one-shot tokens lose .06 of IoU, between .001 and .01 nothing changes.
@@ -159,7 +159,7 @@ def default_settings(previous: Path, state: dict[str, Any]) -> dict[str, Any]:
         "image_size": 128,
         "layers": "down+up",
         "attribution": {"template": "{label}", "context": "pair", "thing": "thing"},
-        "read": {"timesteps": [50], "prompt": "", "side": READ_SIDE},
+        "read": {"timesteps": [50], "prompt": "", "side": READ_SIDE, "spread": True},
         "training": {"steps": scalars["net.log_steps"].exp().tolist(), "gain": float(scalars["net.log_gain"].exp())},
         "generate": {"steps": 20, "guidance": 3.0, "size": [128, 128]},
         "calibration": calibration | {"word_recipe": WORD_RECIPE, "token_recipe": TOKEN_RECIPE},
