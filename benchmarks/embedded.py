@@ -12,6 +12,7 @@ import torch
 from backends.attention.heatmaps import class_maps
 from backends.attention.presets import PRESETS
 from backends.attention.queries import QueryBundle
+from backends.attention.spread import Affinity
 from backends.contract import Backend, Needs
 from backends.diffusion.tiny import SPEC
 from benchmarks import heldout
@@ -53,10 +54,11 @@ def against_lossless(
     for seed, label in enumerate(LABELS):
         made = reader.generate(label, needs, seed=seed, steps=STEPS)
         plain = computed(QueryBundle.from_tensors(made.capture.tensors, made.capture.info.layout))
+        affinity = Affinity.from_tensors(made.capture.tensors, made.capture.info.layout)
 
-        def soft(bundle: QueryBundle, label: str = label) -> np.ndarray:
+        def soft(bundle: QueryBundle, label: str = label, affinity: Affinity = affinity) -> np.ndarray:
             with torch.no_grad():
-                return class_maps(bundle, attributor.projections, [attributor.words(label)])[0].numpy()
+                return affinity.spread(class_maps(bundle, attributor.projections, [attributor.words(label)]))[0].numpy()
 
         exact = soft(plain)
         for name, form in forms.items():

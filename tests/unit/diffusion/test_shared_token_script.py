@@ -56,7 +56,9 @@ def test_the_script_draws_what_this_program_draws(
     monkeypatch.setattr(sys, "argv", ["script.py", str(path), str(tmp_path / "token.safetensors"), prompt])
     found = runpy.run_path(str(tmp_path / "script.py"))
     # The script draws Eq. 5, not what a model's own self-attention makes of it.
-    ours = used.attributor.maps(without_affinity(made.capture), [used.attributor.token(fit.embedding)])[0].detach().numpy()
+    ours = (
+        used.attributor.maps(without_affinity(made.capture), [used.attributor.token(fit.embedding)])[0].detach().numpy()
+    )
     theirs = found["heat"].numpy()
     assert theirs.shape == ours.shape and np.ptp(ours) > 0.01
     # Captures keep queries as float16.
