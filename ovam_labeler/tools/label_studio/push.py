@@ -79,7 +79,8 @@ class Pusher:
         done, undone = self._push(client, scope, config, options, version, tasks, progress)
         rest = [*undone, *given[TASKS:]]
         if rest and given:
-            self._queue.add(scope, 0.0, tasks=rest)
+            # a job that got nowhere, tokens landing all the while, steps back a moment
+            self._queue.add(scope, 0.0 if any(done.values()) else 1.0, tasks=rest)
         elif rest:
             self._queue.later(scope)
         return {"version": version, **done, "left": len(rest)}
@@ -114,7 +115,7 @@ class Pusher:
         tasks: Sequence[Mapping[str, Any]],
         progress: Progress,
     ) -> tuple[dict[str, int], list[str]]:
-        """What became of the tasks, and those left to the next job because an annotator's correction came in between."""
+        """What became of the tasks, and those left to the next job because a correction or a new token came in between."""
         counts = {"pushed": 0, "there": 0, "failed": 0, "pruned": 0}
         for number, task in enumerate(tasks):
             if number and self._learning():
@@ -130,9 +131,9 @@ class Pusher:
                 if made is None:
                     counts["failed"] += 1
                     continue
-                if made["model_version"] != version:  # a token landed meanwhile: its own push comes next
+                if made["model_version"] != version:  # a token landed meanwhile
                     self._queue.later(scope)
-                    break
+                    return counts, [str(t["id"]) for t in tasks[number:]]
                 # Asked again at the last moment: the label stream may have asked for this task while we worked.
                 again = client.predictions(int(task["id"]))
                 if self._predict.is_asked_for(scope, task, version) or any(

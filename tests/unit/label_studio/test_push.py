@@ -186,6 +186,26 @@ def test_a_correction_waits_for_one_task_of_a_push_and_the_rest_comes_later(
     assert [len(it.versions(n)) for n in (1, 2, 3, 4)] == [1, 1, 1, 1]
 
 
+def test_tasks_handed_over_are_all_predicted_where_a_token_lands_in_between(stage: Callable[..., Stage]) -> None:
+    it = stage(tasks=6, batches="push")
+    assert it.pusher._queue.hand_over(SCOPE, ["3", "4", "5", "6"])
+    (push,) = it.waiting()
+    it.application.store.finish_job(push.id, state="cancelled")
+    landed: list[int] = []
+
+    def land() -> None:  # while the second task is predicted
+        landed.append(len(landed))
+        if len(landed) == 2:
+            it.application.proposer.generation += 1
+
+    it.application.proposer.before_return = land  # type: ignore[assignment]
+    done = it.pusher.run(push, lambda _f, _m: None)
+    assert (done["pushed"], done["left"]) == (1, 3)
+    assert [job.payload.get("tasks") for job in it.waiting() if job.payload.get("tasks")] == [["4", "5", "6"]]
+    it.work()
+    assert all(it.versions(n) for n in (3, 4, 5, 6))
+
+
 def test_uncertainty_sampling_is_given_the_title_it_sorts_by(stage: Callable[..., Stage]) -> None:
     it = stage()
     it.studio.project |= {"sampling": "Uncertainty sampling", "model_version": "OVAM"}
