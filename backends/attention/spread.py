@@ -1,7 +1,7 @@
 """Heat maps spread by the UNet's own self-attention: a pixel takes the mean of the map over the pixels that it attends to.
 
 Objects come out whole where words light up parts of them.  Not in the paper, whose Eq. 8 weighs a map by the attention that
-a pixel *receives*; the propagation is that of DiffSegmenter (arXiv:2309.02773, Eq. 4) with one step, and is a default
+a pixel *receives*; the propagation is that of DiffSegmenter (arXiv:2309.02773), one step of it, and is a default
 of a model's own reading (``read.spread`` in its ``ovam.json``), chosen on validation concepts.
 """
 
