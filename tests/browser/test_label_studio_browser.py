@@ -1,7 +1,7 @@
 """A person with a mouse in the real Label Studio 1.23, in a real Chromium, our server behind it.
 
-The label is a name that is no word ("Gerda", a giraffe), and the project says that she is in every picture: so a mask is
-proposed everywhere, at first of anything, and only corrections can make it hers.  What Label Studio holds and what is seen on
+The label is a name that is no word ("Bruno", a zebra), and the project says that he is in every picture: so a mask is
+proposed everywhere, at first of anything, and only corrections can make it his.  What Label Studio holds and what is seen on
 the page are held against exact truth.
 """
 
@@ -35,7 +35,7 @@ from token_store.entities import Correction, Scope
 
 pytestmark = pytest.mark.real_label_studio
 
-NAME = "Gerda"
+NAME = "Bruno"
 SECONDS = 120
 #: Largest screenshot kept in docs, in bytes.
 LARGEST = 120_000
@@ -98,10 +98,10 @@ def keep(tmp_path: Path) -> Callable[[Page, str], None]:
     return take
 
 
-def giraffes() -> list[Scene]:
-    """Five pictures with a giraffe and other things, none of which the model was trained on."""
+def zebras() -> list[Scene]:
+    """Five pictures with a zebra and other things, none of which the model was trained on."""
     scenes = make_scenes(load_pack("test"), 0, compose, Plan(novel=6, known=0, corrections=1, tests=4))
-    corrected, *others = scenes.of("giraffe", "correction") + scenes.of("giraffe", "test")
+    corrected, *others = scenes.of("zebra", "correction") + scenes.of("zebra", "test")
     return [others[0], others[1], corrected, *others[2:]]
 
 
@@ -138,14 +138,14 @@ class Project:
 def test_paint_erase_submit_and_the_next_mask_is_better_then_update_and_undo(
     stage: Stage, editor: Editor, store: TokenStore, keep: Callable[[Page, str], None]
 ) -> None:
-    scenes = giraffes()
-    project = Project(stage, "Where is Gerda", scenes, label_config([NAME]), extra_params={"presence": False})
+    scenes = zebras()
+    project = Project(stage, "Where is Bruno", scenes, label_config([NAME]), extra_params={"presence": False})
     project.client.retrieve_predictions(project.id, project.tasks)
     before = [project.quality(place) for place in range(len(scenes))]
     truth, proposed = scenes[0].truth, project.proposed(0)
-    assert before[0] < 0.5, "the name alone finds her; there is nothing to correct"
+    assert before[0] < 0.5, "the name alone finds him; there is nothing to correct"
 
-    # The first picture: the wrong mask is erased, hers is painted.
+    # The first picture: the wrong mask is erased, his is painted.
     editor.label_all(project.id)
     editor.shows_task(project.tasks[0])
     editor.shows(proposed)
@@ -194,7 +194,7 @@ def test_paint_erase_submit_and_the_next_mask_is_better_then_update_and_undo(
         editor.undo()
     editor.shows(seen, 0.99)
     bite = np.zeros_like(truth)
-    bite[: int(np.nonzero(truth)[0].mean())] = True  # her upper half
+    bite[: int(np.nonzero(truth)[0].mean())] = True  # his upper half
     assert editor.erase(submitted & bite, np.zeros_like(truth)) > 0
     editor.update()
     wait_for(lambda: project.annotation(0)["updated_at"] != was, "Update", SECONDS)
@@ -209,7 +209,7 @@ def test_paint_erase_submit_and_the_next_mask_is_better_then_update_and_undo(
 
 
 def test_a_proposal_submitted_untouched_teaches_nothing(stage: Stage, editor: Editor, store: TokenStore) -> None:
-    project = Project(stage, "untouched", giraffes()[:2], label_config([NAME]), extra_params={"presence": False})
+    project = Project(stage, "untouched", zebras()[:2], label_config([NAME]), extra_params={"presence": False})
     editor.label_all(project.id)
     editor.shows_task(project.tasks[0])
     editor.shows(project.proposed(0))
@@ -225,7 +225,7 @@ def test_a_proposal_submitted_untouched_teaches_nothing(stage: Stage, editor: Ed
 def test_a_smart_point_suggests_a_mask_that_can_be_accepted(
     stage: Stage, editor: Editor, store: TokenStore, keep: Callable[[Page, str], None]
 ) -> None:
-    scenes = giraffes()[:2]
+    scenes = zebras()[:2]
     smart = (
         f'<KeyPointLabels name="kp" toName="image" smart="true"><Label value="{NAME}" smart="true"/></KeyPointLabels>'
     )
