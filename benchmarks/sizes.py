@@ -63,7 +63,7 @@ def mapped(bundle: QueryBundle, preset: Preset, folder: Path, device: str = "cpu
 def measure(steps: int, measured_epochs: int, log: Any, device: str = "cpu") -> dict[str, Any]:
     """All figures of this part; on a GPU all but the host's memory."""
     made, projections = synthetic(steps)
-    bundle = moved(made, device)
+    bundle = made.to(device)
     projections = {name: replace(p, weight=p.weight.to(device)) for name, p in projections.items()}
     pairs, target = words(CLASSES).to(device), mask()
     truth = torch.from_numpy(np.stack([1 - target, target])).to(device)
@@ -144,11 +144,6 @@ def _against_lossless(
         for name, found in masks.items()
     }
     return {name: float((m - exact).abs().max()) / span for name, m in maps.items()}, agreement
-
-
-def moved(bundle: QueryBundle, device: str) -> QueryBundle:
-    """Computed queries on a device."""
-    return QueryBundle(tuple(replace(y, queries=y.queries.to(device)) for y in bundle.layers))  # type: ignore[union-attr, arg-type]
 
 
 def _plain_layers(bundle: QueryBundle) -> QueryBundle:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -89,10 +88,7 @@ def decode(data: torch.Tensor, entry: Mapping[str, Any]) -> StoredQueries:
     queries = _restored(values, len(counts), heads, size, height, width)
     steps = [pack_step(step, torch.int8) for step in queries]
     found = join_steps(str(entry["name"]), (height, width), float(entry["scale"]), steps, counts)
-    if data.device.type == "cpu":
-        return found
-    scales = None if found.scales is None else found.scales.to(data.device)
-    return replace(found, blocks=found.blocks.to(data.device), scales=scales)
+    return found.to(data.device)
 
 
 @lru_cache(maxsize=32)

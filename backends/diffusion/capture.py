@@ -87,6 +87,7 @@ class Recorder:
         self._layers: dict[str, _Layer] = {}
         self._received: dict[int, torch.Tensor] = {}
         self._affinity: dict[str, tuple[torch.Tensor, torch.Tensor]] | None = {} if affinity else None
+        self._affinity_grid = (0, 0)
         self._series: dict[str, Series] = {}
         self._handles: list[Any] = []
         self._this_pass: dict[str, torch.Tensor] = {}
@@ -116,7 +117,7 @@ class Recorder:
         """Queries and keys of the finest self-attention layers, of the last pass."""
         pairs = list((self._affinity or {}).values())
         queries, keys = (torch.stack([pair[k][image] for pair in pairs]) for k in (0, 1))
-        return Affinity(queries, keys, self._grids[self._finest()])
+        return Affinity(queries, keys, self._affinity_grid)
 
     def features(self, image: int = 0) -> FeatureMaps:
         """Hidden states leaving the up blocks at each factor asked for."""
@@ -139,10 +140,7 @@ class Recorder:
         for factor in sorted(set(self._needs.features)):
             self._listen_features(factor)
         if self._affinity is not None:
-            for cross in layer_names(modules):
-                if self._grid_of(cross) == self._grids[self._finest()]:
-                    name = cross.removesuffix("attn2") + "attn1"
-                    self._listen_affinity(name, modules[name], self._affinity)
+            self._affinity_grid = self._listen_affinity(modules, self._affinity)
         self._handles.append(self._unet.register_forward_hook(self._end_of_pass, with_kwargs=True))
 
     def _remove(self) -> None:
@@ -192,12 +190,25 @@ class Recorder:
         names = [n for n in layer_names(modules) if self._grid_of(n) == grid]
         if not names:
             raise BackendError(f"This UNet has no attention at down-sampling factor {factor}.")
+
+        def add(queries: torch.Tensor, keys: torch.Tensor) -> None:
+            # In blocks: 4096 x 4096 x heads never exist at once.
+            pairs = zip(queries, keys, strict=True)
+            received = torch.stack([received_attention(q, k, k.shape[-1] ** -0.5).cpu() for q, k in pairs])
+            self._received[factor] = self._received[factor] + received if factor in self._received else received
+
         for cross in names:
             name = cross.removesuffix("attn2") + "attn1"
-            self._listen_pair(name, modules[name], factor, grid)
+            self._listen_pair(name, modules[name], grid, add)
 
-    def _listen_pair(self, name: str, attention: Any, factor: int, grid: tuple[int, int]) -> None:
-        """Queries and keys of a self-attention layer; the probabilities are formed in blocks once both are there."""
+    def _listen_pair(
+        self,
+        name: str,
+        attention: Any,
+        grid: tuple[int, int],
+        take: Callable[[torch.Tensor, torch.Tensor], None],
+    ) -> None:
+        """Hands queries and keys (images, heads, pixels, d_head) of a self-attention layer to ``take`` once both are there."""
         _refuse_unknown(name, attention)
         waiting: list[torch.Tensor] = []
 
@@ -209,41 +220,25 @@ class Recorder:
                 raise BackendError(
                     f"Attention layer {name} computed its keys before its queries; it cannot be recorded."
                 )
-            keys = self._half_of(name, output, attention.heads, grid)
-            # In blocks: 4096 x 4096 x heads never exist at once.
-            pairs = zip(waiting.pop(), keys, strict=True)
-            received = torch.stack([received_attention(q, k, k.shape[-1] ** -0.5).cpu() for q, k in pairs])
-            self._received[factor] = self._received[factor] + received if factor in self._received else received
+            take(waiting.pop(), self._half_of(name, output, attention.heads, grid))
 
         self._handles.append(attention.to_q.register_forward_hook(keep_query))
         self._handles.append(attention.to_k.register_forward_hook(keep_key))
 
-    def _listen_affinity(self, name: str, attention: Any, into: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Queries and keys of a self-attention layer, those of a pass in the place of the one before."""
-        _refuse_unknown(name, attention)
-        grid = self._grids[self._finest()]
-        waiting: list[torch.Tensor] = []
+    def _listen_affinity(
+        self, modules: dict[str, Any], into: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[int, int]:
+        """The finest self-attention layers, those of a pass in the place of the one before; returns their grid."""
+        grids = {name: self._grid_of(name) for name in layer_names(modules)}
+        finest = max(grids.values())
+        for cross in (name for name, grid in grids.items() if grid == finest):
+            name = cross.removesuffix("attn2") + "attn1"
 
-        def keep_query(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            waiting[:] = [_kept(self._half_of(name, output, attention.heads, grid), self._dtype)]
+            def keep(queries: torch.Tensor, keys: torch.Tensor, name: str = name) -> None:
+                into[name] = _kept(queries, self._dtype), _kept(keys, self._dtype)
 
-        def keep_key(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-            if not waiting:
-                raise BackendError(
-                    f"Attention layer {name} computed its keys before its queries; it cannot be recorded."
-                )
-            into[name] = waiting.pop(), _kept(self._half_of(name, output, attention.heads, grid), self._dtype)
-
-        self._handles.append(attention.to_q.register_forward_hook(keep_query))
-        self._handles.append(attention.to_k.register_forward_hook(keep_key))
-
-    def _finest(self) -> int:
-        """The level of the finest grid that has attention."""
-        return min(
-            place.level(self._blocks)
-            for name in layer_names(dict(self._unet.named_modules()))
-            if (place := LayerPlace.parse(name)) is not None
-        )
+            self._listen_pair(name, modules[name], finest, keep)
+        return finest
 
     def _grid_of(self, name: str) -> tuple[int, int]:
         place = LayerPlace.parse(name)
