@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -51,6 +51,17 @@ class PreparedExample:
     def fit_to_target(self, maps: torch.Tensor) -> torch.Tensor:
         """(n, h, w) maps bilinearly on the target's grid."""
         return resize_maps(maps, (self.target.shape[1], self.target.shape[2]))
+
+    def coarser(self, side: int) -> PreparedExample:
+        """The same with whole blocks of pixels averaged by weight, at most ``side`` of them a side; itself where blocks do not fit."""
+        height, width = self.target.shape[1:]
+        block = -(-max(height, width) // side)
+        if block == 1 or height % block or width % block:
+            return self
+        weight = F.avg_pool2d(self.weight[None], block, divisor_override=1)[0]
+        object_weight = F.avg_pool2d((self.target * self.weight)[None], block, divisor_override=1)[0]
+        target = torch.where(weight > 0, object_weight / weight.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
+        return replace(self, target=target.clamp(0, 1), weight=weight)
 
 
 def bce_loss(maps: torch.Tensor, example: PreparedExample) -> torch.Tensor:

@@ -173,6 +173,25 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
     return np.float32(0.5) * (h * p / q) + np.float32(0.5)
 
 
+@njit(nogil=True, cache=True, fastmath=True)
+def times_vector(matrix, vector, out, first, last):  # type: ignore[no-untyped-def]
+    """out[r] = matrix[r] . vector for rows first..last."""
+    for r in range(first, last):
+        total = np.float32(0)
+        for c in range(vector.size):
+            total += matrix[r, c] * vector[c]
+        out[r] = total
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def add_times_matrix(vector, matrix, out, first, last):  # type: ignore[no-untyped-def]
+    """out += vector[first:last] @ matrix[first:last], row by row: several rows at a time read memory more slowly."""
+    for r in range(first, last):
+        factor, row = vector[r], matrix[r]
+        for k in range(row.size):
+            out[k] += factor * row[k]
+
+
 @njit(nogil=True, cache=True)
 def project(q, shape, keys, logits, first, last):  # type: ignore[no-untyped-def]
     """Logits of items first..last: q flat, keys (steps * heads * channels) flat, logits (items, heads, 64)."""

@@ -2,8 +2,8 @@
 
 Only delta = x_object - x_background matters, and logits are linear in it.  The logits at delta and along the search
 direction are kept (a tenth of the queries), so a line search reads no queries: an iteration is one pass forward along the
-direction and one pass back for the gradient.  It starts on a sixth of the steps, whose gradients and curvature are nearly
-those of all, and finishes on all of them.
+direction and one pass back for the gradient.  It starts on a sixth of the steps and a coarser mask, whose gradients and
+curvature are nearly those of all, and finishes on all of both.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from backends.attention.fit_loss import PreparedExample
 from backends.attention.heatmaps import Projections
+from backends.attention.key_products import key_products
 from backends.attention.map_loss import MapLoss
 from backends.attention.passes import Kernel, passes_over
 
@@ -25,6 +26,8 @@ _HISTORY = 20
 _STRIDE = 6
 #: Evaluations of the gradient in the first stage at most.
 _COARSE_MOST = 30
+#: Longest side of the first stage's loss: maps are 64 x 64, and resizing them to 512 x 512 takes longer than a sixth of the steps.
+_COARSE_SIDE = 128
 #: An iteration that lowers the loss by less than this part ends a stage.
 _COARSE_GAIN, _FINE_GAIN = 5e-3, 2e-5
 #: The first stage ends this far below the loss that is asked for.
@@ -45,12 +48,14 @@ class PairPath:
         losses: loss on all steps at each evaluation of its gradient.
         passes: pairs of passes (forward and back), those on a part of the steps as that part.
         reason: why it ended: "converged", "target", "passes" or "deadline".
+        maps: (h, w) object's map of each example at ``delta``, on all steps.
     """
 
     delta: torch.Tensor
     losses: list[float] = field(default_factory=list)
     passes: float = 0.0
     reason: str = "converged"
+    maps: list[torch.Tensor] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -92,14 +97,18 @@ class _Problem:
             bundles = [[y.at_steps(range(stride // 2, y.steps, stride)) for y in layers] for layers in bundles]
         self._layers = bundles
         self._passes = [passes_over(layers, kernel) for layers in bundles]
-        self._losses = [MapLoss(e, layers) for e, layers in zip(examples, bundles, strict=True)]
-        self._projections = projections
+        self._losses = [
+            MapLoss(e if stride == 1 else e.coarser(_COARSE_SIDE), layers)
+            for e, layers in zip(examples, bundles, strict=True)
+        ]
+        self._names = list(dict.fromkeys(y.name for layers in bundles for y in layers))
+        self._keys = key_products([projections[n] for n in self._names], examples[0].bundle.device, kernel)
         whole = sum(y.steps for e in examples for y in e.bundle.layers)
         self.share = sum(y.steps for layers in bundles for y in layers) / whole
 
     def project(self, delta: torch.Tensor) -> list[list[torch.Tensor]]:
         """Logits of each example and layer at delta: one pass."""
-        keys = {name: p.keys(delta) for name, p in self._projections.items()}
+        keys = dict(zip(self._names, self._keys.keys(delta), strict=True))
         return [
             passes.project([keys[y.name] for y in layers])
             for passes, layers in zip(self._passes, self._layers, strict=True)
@@ -114,19 +123,18 @@ class _Problem:
             total += loss.value(sums)
         return total / len(self._losses)
 
-    def value_and_gradient(self, logits: list[list[torch.Tensor]]) -> tuple[float, torch.Tensor, torch.Tensor]:
-        """(loss, gradient (E,), map of the first example): one pass."""
-        total, gradient, first = 0.0, None, None
+    def value_and_gradient(self, logits: list[list[torch.Tensor]]) -> tuple[float, torch.Tensor, list[torch.Tensor]]:
+        """(loss, gradient (E,), map of each example): one pass."""
+        total, maps = 0.0, []
+        at_keys: dict[str, torch.Tensor] = {}
         for k, (passes, loss) in enumerate(zip(self._passes, self._losses, strict=True)):
             value, slopes, found = loss.value_and_gradient(passes.squash(logits[k]))
             total += value
-            first = found if first is None else first
+            maps.append(found)
             for layer, pulled in zip(self._layers[k], passes.pull(logits[k], slopes), strict=True):
-                projection = self._projections[layer.name]
-                part = (pulled.flatten() @ projection.weight.to(pulled.device)) * projection.scale
-                gradient = part if gradient is None else gradient + part
-        assert gradient is not None and first is not None
-        return total / len(self._losses), gradient / len(self._losses), first
+                at_keys[layer.name] = at_keys[layer.name] + pulled if layer.name in at_keys else pulled
+        gradient = self._keys.pulled([at_keys[n] for n in self._names])
+        return total / len(self._losses), gradient / len(self._losses), maps
 
 
 def fit_pair(
@@ -202,7 +210,7 @@ def _descend(
     last = math.inf
     slow = 0
     for number in range(most):
-        value, gradient, found = problem.value_and_gradient(logits)
+        value, gradient, path.maps = problem.value_and_gradient(logits)
         away = delta - origin
         value += ridge / 2 * float(torch.dot(away, away))
         gradient = gradient + ridge * away
@@ -210,7 +218,7 @@ def _descend(
         if fine:
             path.losses.append(value)
         if seen is not None:
-            seen(len(path.losses) - 1, value, delta, found)
+            seen(len(path.losses) - 1, value, delta, path.maps[0])
         if before is not None:
             memory.add(delta - before[0], gradient - before[1])
         slow = slow + 1 if last - value < gain * abs(last) else 0

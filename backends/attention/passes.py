@@ -51,13 +51,16 @@ def passes_over(layers: Sequence[StoredQueries], kernel: Kernel = "auto") -> Pas
     Args:
         kernel: ``"auto"`` reads OVAM_KERNEL (``auto``, ``torch`` or ``numba``) and takes numba where it can.
     """
-    if kernel == "auto":
-        kernel = _wanted()
     fits = all(y.device.type == "cpu" and y.blocks.dtype in _COMPILED for y in layers)
-    if kernel != "torch" and fits and (compiled := _numba()) is not None:
-        passes: Passes = compiled(layers)
+    if fits and (module := compiled(kernel)) is not None:
+        passes: Passes = module.NumbaPasses(layers)
         return passes
     return TorchPasses(layers)
+
+
+def compiled(kernel: Kernel = "auto") -> Any:
+    """The module of compiled kernels, or None where torch is wanted or nothing else is there."""
+    return None if (_wanted() if kernel == "auto" else kernel) == "torch" else _numba()
 
 
 _COMPILED = (torch.int8, torch.float16, torch.bfloat16, torch.float32)
@@ -70,15 +73,15 @@ def _wanted() -> Kernel:
 
 @cache
 def _numba() -> Any:
-    """The compiled passes, or None where numba is not installed or does not work here."""
+    """The compiled kernels, or None where numba is not installed or does not work here."""
     try:
-        from backends.attention.passes_numba import NumbaPasses
+        from backends.attention import passes_numba
     except ImportError as error:
         log.debug("Compiled kernels are not used: %s", error)
         return None
-    return NumbaPasses
+    return passes_numba
 
 
 def kernel_name() -> str:
     """Which kernel ``"auto"`` takes on the CPU: for reports."""
-    return "torch" if _wanted() == "torch" or _numba() is None else "numba"
+    return "torch" if compiled() is None else "numba"

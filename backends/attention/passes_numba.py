@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from backends.attention import kernels_numba as kernels
+from backends.attention.queries import KeyProjection
 from backends.attention.stored import BLOCK, StoredQueries
 
 #: Bytes below which a pass stays in the calling thread (0.1 ms of work).
@@ -29,6 +30,19 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     if key not in _pools:
         _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="ovam-pass")
     return _pools[key]
+
+
+def _threads_for(size: int) -> int:
+    """How many threads a pass over so many bytes is worth."""
+    return max(1, torch.get_num_threads()) if size >= _ALONE else 1
+
+
+def _spread(threads: int, work: Callable[[int], None]) -> None:
+    """``work(0)`` to ``work(threads - 1)``, the first in the calling thread."""
+    others = [_pool(threads).submit(work, part) for part in range(1, threads)]
+    work(0)
+    for other in others:
+        other.result()
 
 
 class _Layer:
@@ -66,8 +80,7 @@ class NumbaPasses:
 
     def __init__(self, layers: Sequence[StoredQueries]) -> None:
         self._layers = [_Layer(layer) for layer in layers]
-        large = sum(y.queries.nbytes for y in self._layers) >= _ALONE
-        self._threads = max(1, torch.get_num_threads()) if large else 1
+        self._threads = _threads_for(sum(y.queries.nbytes for y in self._layers))
 
     def project(self, keys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         scaled = [y.keys(k) for y, k in zip(self._layers, keys, strict=True)]
@@ -77,7 +90,7 @@ class NumbaPasses:
             for y, k, z in zip(self._layers, scaled, out, strict=True):
                 kernels.project(y.queries, y.shape, k, z, *self._range(y, part))
 
-        self._run(work)
+        _spread(self._threads, work)
         return [torch.from_numpy(z) for z in out]
 
     def squash(
@@ -92,7 +105,7 @@ class NumbaPasses:
             for k, y in enumerate(self._layers):
                 kernels.squash(z[k], d[k], far, y.shape, y.weights, sums[k][part], *self._range(y, part))
 
-        self._run(work)
+        _spread(self._threads, work)
         return [torch.from_numpy(s.sum(0)) for s in sums]
 
     def pull(self, logits: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -103,7 +116,7 @@ class NumbaPasses:
             for k, y in enumerate(self._layers):
                 kernels.pull(y.queries, y.shape, y.scales, z[k], g[k], y.weights, out[k][part], *self._range(y, part))
 
-        self._run(work)
+        _spread(self._threads, work)
         return [torch.from_numpy(o.sum(0)) for o in out]
 
     def class_sums(self, keys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -118,17 +131,51 @@ class NumbaPasses:
                 keys_, tiles = tiled[k]
                 kernels.class_sums(y.queries, y.shape, keys_, tiles, y.weights, sums[k][part], *self._range(y, part))
 
-        self._run(work)
+        _spread(self._threads, work)
         return [torch.from_numpy(s.sum(0)[: k.shape[2]]) for s, k in zip(sums, keys, strict=True)]
 
     def _range(self, layer: _Layer, part: int) -> tuple[int, int]:
         return layer.items * part // self._threads, layer.items * (part + 1) // self._threads
 
-    def _run(self, work: Callable[[int], None]) -> None:
-        if self._threads == 1:
-            work(0)
-            return
-        others = [_pool(self._threads).submit(work, part) for part in range(1, self._threads)]
-        work(0)
-        for other in others:
-            other.result()
+
+class NumbaKeys:
+    """Products with float32 key projections in the host's memory; see :class:`backends.attention.key_products.KeyProducts`.
+
+    The projections of Stable Diffusion 1.5 are 34 MB, as much to read as a cache of a few steps: each product goes through
+    all of them once, in the threads of the passes.  (BLAS brings threads of its own, which take the cores from these.)
+    """
+
+    def __init__(self, projections: Sequence[KeyProjection]) -> None:
+        self._projections = list(projections)
+        self._weights = [p.weight.numpy() for p in projections]
+        self._threads = _threads_for(sum(w.nbytes for w in self._weights))
+
+    def keys(self, embedding: torch.Tensor) -> list[torch.Tensor]:
+        vector = np.ascontiguousarray(embedding.detach().numpy(), np.float32)
+        out = [np.empty(len(w), np.float32) for w in self._weights]
+
+        def work(part: int) -> None:
+            for w, o in zip(self._weights, out, strict=True):
+                kernels.times_vector(w, vector, o, *self._range(w, part))
+
+        _spread(self._threads, work)
+        return [
+            torch.from_numpy(o).mul_(p.scale).view(p.heads, -1) for o, p in zip(out, self._projections, strict=True)
+        ]
+
+    def pulled(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+        rows = [
+            np.ascontiguousarray((g.flatten() * p.scale).numpy(), np.float32)
+            for g, p in zip(gradients, self._projections, strict=True)
+        ]
+        out = np.zeros((self._threads, self._weights[0].shape[1]), np.float32)
+
+        def work(part: int) -> None:
+            for row, w in zip(rows, self._weights, strict=True):
+                kernels.add_times_matrix(row, w, out[part], *self._range(w, part))
+
+        _spread(self._threads, work)
+        return torch.from_numpy(out.sum(0))
+
+    def _range(self, weight: np.ndarray, part: int) -> tuple[int, int]:
+        return len(weight) * part // self._threads, len(weight) * (part + 1) // self._threads

@@ -110,17 +110,24 @@ def learn_token(
     over = (lambda: time.monotonic() >= deadline) if deadline is not None else (lambda: False)
     pair = len(start) == 2 and loss_fn is bce_loss and all(len(e.target) == 1 for e in prepared)
     if recipe.optimizer == "lbfgs" and pair:
-        fit = _fit_pair(prepared, projections, origin, recipe, stop_at, over, progress, on_pass, preview)
+        fit, maps = _fit_pair(prepared, projections, origin, recipe, stop_at, over, progress, on_pass, preview)
     else:
         fit = _fit_any(prepared, projections, origin, recipe, loss_fn, patience, over, progress, on_pass)
+        maps = _object_maps(prepared, projections, fit.embedding)
+    iou = pooled_iou(maps, examples, threshold)
+    if not held_out:
+        return replace(fit, train_iou=iou)
+    unseen = _object_maps(held_out, projections, fit.embedding)
+    return replace(fit, train_iou=iou, held_out_iou=pooled_iou(unseen, held_out, threshold))
+
+
+def _object_maps(
+    examples: Sequence[PreparedExample | FitExample], projections: Projections, embedding: np.ndarray
+) -> list[torch.Tensor]:
+    """(h, w) mean map of rows 1.. on each example."""
     with torch.no_grad():
-        best = torch.from_numpy(fit.embedding)
-        maps = [heat_maps(e.bundle, projections, best) for e in prepared]
-        iou = pooled_iou(maps, examples, threshold)
-        if not held_out:
-            return replace(fit, train_iou=iou)
-        unseen = [heat_maps(e.bundle, projections, best) for e in held_out]
-        return replace(fit, train_iou=iou, held_out_iou=pooled_iou(unseen, held_out, threshold))
+        tokens = torch.from_numpy(embedding)
+        return [heat_maps(e.bundle, projections, tokens)[1:].mean(0) for e in examples]
 
 
 def _fit_any(
@@ -165,8 +172,8 @@ def _fit_pair(
     progress: Progress | None,
     on_pass: PassHook | None,
     preview: Preview | None,
-) -> TokenFit:
-    """L-BFGS in delta; see :mod:`backends.attention.pair_fit`."""
+) -> tuple[TokenFit, list[torch.Tensor]]:
+    """L-BFGS in delta, and each example's map (h, w) at its end; see :mod:`backends.attention.pair_fit`."""
     check_recipe(recipe)
     middle, half = origin.mean(0), torch.tensor([[-0.5], [0.5]])
     delta = (origin[1] - origin[0]).to(prepared[0].bundle.device)
@@ -198,7 +205,7 @@ def _fit_pair(
     )
     if not path.losses or not math.isfinite(path.losses[-1]):
         raise BackendError("The loss is not finite at the start embedding; start the token from its word again.")
-    return TokenFit(
+    fit = TokenFit(
         embedding=embedding(path.delta).numpy(),
         losses=tuple(path.losses),
         best_epoch=int(np.argmin(path.losses)),
@@ -207,6 +214,7 @@ def _fit_pair(
         passes=path.passes,
         reason=path.reason,
     )
+    return fit, path.maps
 
 
 def choose_ridge(
@@ -241,14 +249,14 @@ def pooled_iou(maps: Sequence[torch.Tensor], examples: Sequence[FitExample], thr
     """IoU of the object's thresholded map with the targets, intersections and unions added over the examples.
 
     Args:
-        maps: (n, h, w) of each example; rows 1.. together are the object.
+        maps: (h, w) of each example's object.
     """
     inside = union = 0.0
     for found, example in zip(maps, examples, strict=True):
         target = example.target if example.target.ndim == 2 else example.target[1:].max(0)
         weight = example.weight > 0
         size = (target.shape[0], target.shape[1])
-        soft = resize_maps(found[1:].mean(0, keepdim=True), size)[0].cpu().numpy()
+        soft = resize_maps(found[None], size)[0].cpu().numpy()
         low, high = float(soft.min()), float(soft.max())
         mask = (soft - low >= threshold * (high - low)) if high > low else np.zeros(size, bool)
         truth = target >= 0.5
