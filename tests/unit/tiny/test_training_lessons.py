@@ -12,15 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from backends.diffusion.tiny.training.composer import background, compose
+from backends.diffusion.tiny.training.entries import entries_of, further_words, spoken_entries, take_rows, with_words
 from backends.diffusion.tiny.training.judge import TARGET, Judge, classes_of
-from backends.diffusion.tiny.training.meaning import TEMPERATURE, Rows, make_lessons, novel_words, with_words
+from backends.diffusion.tiny.training.meaning import TEMPERATURE, Rows, make_lessons, novel_words
 from backends.diffusion.tiny.training.objective import ranks
 from backends.diffusion.tiny.training.restyle import restyle
 from backends.diffusion.tiny.training.sources import RUN_VARIABLE
 from backends.diffusion.tiny.training.synonyms import SYNONYMS, VALIDATION_SYNONYMS
+from backends.diffusion.tiny.training.tokenizer import make_tokenizer, make_vocabulary
 from backends.diffusion.tiny.training.wordnet import Nouns, kinship
 from ovam_labeler.demo.sprites import load_pack
 
@@ -85,7 +87,7 @@ def test_kinship_falls_from_synonyms_over_kinds_to_nothing(nouns: Nouns) -> None
     assert nouns.definitions("cat") == ["cat: a small feline"]
 
 
-def test_of_what_the_evaluation_asks_for_only_the_sentence_embedding_counts(
+def test_words_are_taught_by_dictionary_and_embedding_but_never_by_a_keyword_that_the_evaluation_asks(
     nouns: Nouns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(RUN_VARIABLE, str(tmp_path))
@@ -104,7 +106,7 @@ def test_of_what_the_evaluation_asks_for_only_the_sentence_embedding_counts(
         vectors = np.stack([np.random.default_rng([crc32(t.encode())]).normal(size=384) for t in texts])
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-    lessons = make_lessons(library, tokenizer, nouns, sentences, novel)  # type: ignore[arg-type]
+    lessons = make_lessons(library, tokenizer, nouns, sentences, novel, dictionary=False)  # type: ignore[arg-type]
     assert lessons.names == ["cat face", "cat", "dog"]
     # parts of known names stay as they are; so do novel ones and what cannot be seen
     assert "felid" in lessons.words and not {"face", "cat", "jazz", "animal", "animals"} & set(lessons.words)
@@ -115,6 +117,17 @@ def test_of_what_the_evaluation_asks_for_only_the_sentence_embedding_counts(
     assert np.allclose(taught["hog"], plain / plain.sum(), atol=0.02)
     other = np.exp(sentences(["felid"]) @ goal.T / TEMPERATURE)[0]
     assert not np.allclose(taught["felid"], other / other.sum(), atol=0.02)
+    looked_up = make_lessons(library, tokenizer, nouns, sentences, novel)  # type: ignore[arg-type]
+    taught = dict(zip(looked_up.words, looked_up.weights, strict=True))
+    assert not np.allclose(taught["hog"], plain / plain.sum(), atol=0.02), "an animal, WordNet says"
+
+
+def test_words_related_to_a_known_name_get_entries_first_and_spoken_texts_keep_their_pieces(nouns: Nouns) -> None:
+    base = make_tokenizer(make_vocabulary(["jazz", "##z"], ["cat"]))
+    few = further_words(base, nouns, ["cat"], [], 3, lambda w: w == "dog")
+    assert few == ["feline", "felid", "animal"], "the nearer first; cat has an entry already, jazz is no thing"
+    assert len(base.tokenize("felineness")) == len("felineness")
+    assert further_words(base, nouns, ["cat"], ["felineness"], 3, lambda w: w == "dog") == ["felid", "animal"]
 
 
 def test_further_words_leave_the_tokenizers_entries_where_they_were() -> None:
@@ -124,6 +137,25 @@ def test_further_words_leave_the_tokenizers_entries_where_they_were() -> None:
     for text in ("a photograph of a red apple", "Zebra-crossing 07", "d\u00e9j\u00e0 vu"):
         assert wider(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert len(tokenizer("zyzzyvine")["input_ids"]) > 3 == len(wider("zyzzyvine")["input_ids"])
+
+
+def test_entries_that_captions_used_stay_with_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make_tokenizer(make_vocabulary(["##s"], ["cat"]))
+    monkeypatch.setattr("backends.diffusion.tiny.training.entries.BASE", len(first))
+    before = with_words(first, ["kayak", "oar"])
+    kept = spoken_entries(before, ["a red oar"])
+    assert entries_of(kept) == [*entries_of(first), "oar"]
+    after = with_words(kept, ["canoe"])
+    config = CLIPTextConfig(
+        vocab_size=len(before), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    encoder = CLIPTextModel(config)
+    rows = encoder.get_input_embeddings().weight.detach().clone()
+    take_rows(encoder, before, after)
+    taken = encoder.get_input_embeddings().weight
+    assert len(taken) == len(after) == encoder.config.vocab_size
+    assert torch.equal(taken[after.get_vocab()["oar"]], rows[before.get_vocab()["oar"]])
+    assert torch.equal(taken[: len(first)], rows[: len(first)])
 
 
 def test_the_synonyms_are_names_of_held_out_concepts() -> None:

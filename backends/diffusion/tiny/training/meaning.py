@@ -1,14 +1,15 @@
 """Stage ``meaning``: words that no caption used take the place of the known names nearest to them.
 
 While the UNet trains, the text layers follow the few names of captions, and all other words land anywhere; rarer ones are
-several pieces that mean nothing. Here the tokenizer gets more whole words for things that can be seen (those that WordNet's
-definitions mention most), and nothing moves but the token table's rows of such words, old and new, that are part of no known
+several pieces that mean nothing. Here the tokenizer gets more whole words for things that can be seen (those that WordNet relates
+to a known name, the nearest first, then those that its definitions mention most), and nothing moves but the token table's rows of such words, old and new, that are part of no known
 name: a word's state shall be the mean of the model's own states of known names, weighted by nearness (sentence embeddings of the
 word and of its WordNet definitions against a name and its keywords; WordNet's synonyms and broader terms). Known names,
 sentences about them, and every token learned for them stay as they are, to the bit.
 
-Names of novel concepts, and of what looks like them, are not touched: for the model they stay words without a lesson. Of words
-that the evaluation asks as unseen synonyms only the plain sentence embedding counts: no definition, no synonym, no keyword.
+Names of novel concepts, and of what looks like them, are not touched: for the model they stay words without a lesson. Words that
+the evaluation asks as unseen synonyms are looked up in the dictionary like any other; the keywords that come with the drawings
+are not told of them (``--without-dictionary`` shows what sentence embeddings alone give them).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from .clipart import HELD_OUT_WORDS, singular
+from .entries import ENTRIES, further_words, spoken_entries, take_rows, with_words
 from .export import CHECKPOINTS, newest_checkpoint, trained_models
 from .grounding import Grounding
 from .library import Library
@@ -35,12 +37,10 @@ from .sentences import SentenceModel
 from .sources import run_folder
 from .synonyms import asked
 from .text import ADJECTIVES, TEMPLATES, hidden_states, pad, pieces_of, prompt_ids
-from .tokenizer import make_tokenizer
 from .vocabulary import ANYTHING, MOST_NAMES
 from .wordnet import Nouns, fetch, kinship
 
 RATE, BATCH = 0.02, 256
-ENTRIES = 23_881  # of the tokenizer: 25 MB have room for them
 TABLE = "text.embeddings.token_embedding.weight"
 #: Chosen on validation concepts (model card).
 TEMPERATURE, KIN = 0.02, 0.8
@@ -62,21 +62,20 @@ def novel_words(split: dict[str, Any], concepts: list[dict[str, Any]]) -> set[st
     return {w for name in names for w in re.findall("[a-z]+", name)} | set(HELD_OUT_WORDS)
 
 
+def known_names(library: Library) -> dict[str, list[str]]:
+    """Names of known concepts, lower case, each with its concept's keywords."""
+    found: dict[str, list[str]] = {}
+    for c in library.base:
+        concept = library.concepts[c]
+        for name in list(dict.fromkeys([library.labels[c], *concept["names"]]))[:MOST_NAMES]:
+            found.setdefault(name.lower(), concept["tags"])
+    return found
+
+
 def spoken_words(library: Library) -> set[str]:
     """Words in known names and in the prompts of training: they stay as they are, whole or in pieces."""
-    names = [
-        n
-        for c in library.base
-        for n in list(dict.fromkeys([library.labels[c], *library.concepts[c]["names"]]))[:MOST_NAMES]
-    ]
-    return {w for text in (*names, *ANYTHING, *TEMPLATES, *ADJECTIVES) for w in re.findall("[a-z]+", text.lower())}
-
-
-def with_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """The tokenizer with further whole words behind its entries, whose numbers stay."""
-    table = tokenizer.get_vocab()
-    entries = sorted(table, key=table.__getitem__)
-    return make_tokenizer([*entries, *(w for w in words if w not in table)])
+    texts = (*known_names(library), *ANYTHING, *TEMPLATES, *ADJECTIVES)
+    return {w for text in texts for w in re.findall("[a-z]+", text.lower())}
 
 
 def make_lessons(
@@ -87,14 +86,17 @@ def make_lessons(
     novel: set[str],
     temperature: float = TEMPERATURE,
     kin: float = KIN,
+    dictionary: bool = True,
 ) -> Lessons:
-    """Every whole word of the vocabulary that names a thing that can be seen, part of no known name nor of a novel one's."""
+    """Every whole word of the vocabulary that names a thing that can be seen, part of no known name nor of a novel one's.
+
+    Args:
+        dictionary: WordNet also tells of words that the evaluation asks as unseen synonyms.
+    """
     asked_for = asked()
-    tagged: dict[str, str] = {}
-    for c in library.base:
-        tags = [t for t in library.concepts[c]["tags"] if t not in asked_for][:6]
-        for name in list(dict.fromkeys([library.labels[c], *library.concepts[c]["names"]]))[:MOST_NAMES]:
-            tagged.setdefault(name.lower(), ", ".join([name.lower(), *tags]))
+    tagged = {
+        n: ", ".join([n, *[t for t in tags if t not in asked_for][:6]]) for n, tags in known_names(library).items()
+    }
     names = list(tagged)
     # what known names are made of, whole words and first pieces
     taken = spoken_words(library)
@@ -102,7 +104,7 @@ def make_lessons(
     visible = [w for w in sorted(tokenizer.get_vocab()) if re.fullmatch("[a-z]{3,}", w) and w not in taken]
     words = [w for w in visible if nouns.is_concrete(w) or nouns.is_concrete(singular(w))]
     words = [w for w in words if w not in novel and singular(w) not in novel]
-    open_words = [w for w in words if w not in asked_for and singular(w) not in asked_for]
+    open_words = [w for w in words if dictionary or (w not in asked_for and singular(w) not in asked_for)]
     near = nearness(words, names, list(tagged.values()), nouns, sentences, set(open_words))
     place = {w: i for i, w in enumerate(words)}
     for (w, k), value in kinship(nouns, open_words, names).items():
@@ -141,8 +143,12 @@ def nearness(
 class Teacher:
     """The trained model's own text encoder and key projections, both fixed."""
 
-    def __init__(self, state: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self, state: dict[str, Any], before: PreTrainedTokenizerFast, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        """Args: before, the tokenizer of the trained state; tokenizer, the one that is spoken with here."""
         unet, self.encoder = trained_models(state)
+        take_rows(self.encoder, before, tokenizer)
         self.keys = [layer.to_k.weight.detach() for layer in Grounding(unet).layers]
         self.tokenizer = tokenizer
 
@@ -235,6 +241,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=TEMPERATURE)
     parser.add_argument("--entries", type=int, default=ENTRIES, help="of the tokenizer, filled up with whole words")
     parser.add_argument("--kin", type=float, default=KIN, help="what a synonym of WordNet adds to the cosine")
+    parser.add_argument("--without-dictionary", action="store_true", help="for the words that the evaluation asks")
     parser.add_argument("--average", type=Path, help="average.safetensors of the gpu stage, instead of a checkpoint")
     parser.add_argument("--result", default=CHECKPOINTS[0])
     a = parser.parse_args()
@@ -242,16 +249,20 @@ def main() -> None:
     torch.manual_seed(0)
     library, state = Library(), newest_checkpoint(a.average, CHECKPOINTS[1:])
     folder, nouns = run_folder(), Nouns(fetch())
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
+    before = PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer")
     novel = novel_words(library.split, library.concepts)
-    kept = {*tokenizer.get_vocab(), *novel, *spoken_words(library)}
-    more = nouns.common(max(0, a.entries - len(tokenizer)), lambda w: w in kept or singular(w) in novel)
-    tokenizer = with_words(tokenizer, more)
-    lessons = make_lessons(library, tokenizer, nouns, SentenceModel(), novel, a.temperature, a.kin)
+    kept = {*novel, *spoken_words(library)}
+    spoken = [n for c in library.concepts for n in [c["label"], *c["names"]]] + [*TEMPLATES, *ADJECTIVES, *ANYTHING]
+    base = spoken_entries(before, spoken)
+    names = list(known_names(library))
+    more = further_words(base, nouns, names, spoken, a.entries - len(base), lambda w: w in kept or singular(w) in novel)
+    tokenizer = with_words(base, more)
+    dictionary = not a.without_dictionary
+    lessons = make_lessons(library, tokenizer, nouns, SentenceModel(), novel, a.temperature, a.kin, dictionary)
     print(f"{len(lessons.words)} words, {len(more)} of them new; {len(lessons.names)} known names", flush=True)
     _, encoder = trained_models(state)
-    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    teacher = Teacher(state, tokenizer)
+    take_rows(encoder, before, tokenizer)
+    teacher = Teacher(state, before, tokenizer)
     table = teach(teacher, encoder, lessons, a.steps)
     torch.save({"average": {**state["average"], TABLE: table}}, folder / a.result)
     tokenizer.save_pretrained(folder / "tokenizer")

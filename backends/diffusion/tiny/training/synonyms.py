@@ -1,4 +1,4 @@
-"""Names of known concepts that no caption used, for the evaluation; no lesson in meaning may use them either.
+"""Names of known concepts that no caption used, for the evaluation; the drawings' keywords may not bring them into lessons either.
 
 Checked against the model's own list before use.
 """
