@@ -5,9 +5,8 @@ What the constants were chosen by is in docs/registry.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 
@@ -15,6 +14,13 @@ import numpy as np
 #: and four corrections of validation concepts: ``python -m ovam_labeler.evaluation.shots``.
 KEPT_WORTH = 0.25
 CONTRADICTION = 0.13
+
+#: From so much doubt on a correction is set aside where the burden of proof is on it: what the others mean is found elsewhere in its
+#: picture at least as well as in its mask.
+ON_TRIAL = 0.0
+
+#: So many earlier corrections are a case that a new one has to fit.
+_ESTABLISHED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +48,31 @@ class Agreement:
 
 
 def contradicting(agreement: Agreement) -> list[int]:
-    """Which of n corrections contradict the others, the worst first: indices; none where there are fewer than three.
+    """Which of n corrections, the oldest first, contradict the others: indices, the worst first; none where there are fewer than three.
 
-    One after the other is set aside while its :func:`doubt` is at least :data:`CONTRADICTION` and the rest are still the majority.
+    They are judged as they came.  Each time, one after the other is set aside while its :func:`doubt` is at least
+    :data:`CONTRADICTION` and the rest are still the majority.  :data:`ON_TRIAL` is enough against a correction
+
+    - that is new where at least three came before it: without it the class is as good as it was;
+    - that is the first, once there are two others: no other was there to judge it;
+    - that was set aside before: it is taken in again where the others come to speak for it, not where they say less against it.
     """
+    aside: list[int] = []
+    for count in range(3, len(agreement) + 1):
+        newcomer = count - 1 if count > _ESTABLISHED else 0
+        aside = _set_aside(agreement.of(range(count)), {newcomer, *aside})
+    return aside
+
+
+def _set_aside(agreement: Agreement, on_trial: Collection[int]) -> list[int]:
     rest, aside = list(range(len(agreement))), []
     while len(rest) >= 3 and 2 * (len(rest) - 1) > len(agreement):
-        doubts = {i: doubt(agreement, i, [j for j in rest if j != i]) for i in rest}
-        worst = max(rest, key=lambda i: doubts[i])
-        if doubts[worst] < CONTRADICTION:
+        excess = {
+            i: doubt(agreement, i, [j for j in rest if j != i]) - (ON_TRIAL if i in on_trial else CONTRADICTION)
+            for i in rest
+        }
+        worst = max(rest, key=lambda i: excess[i])
+        if excess[worst] < 0:
             break
         rest.remove(worst)
         aside.append(worst)
@@ -64,6 +86,5 @@ def doubt(agreement: Agreement, one: int, others: Sequence[int]) -> float:
     :data:`KEPT_WORTH` of the margin that their tokens keep on its mask.  A mask that looks unlike theirs is not doubted for that
     alone: of an unlike design, nothing else in the picture looks like theirs either.
     """
-    elsewhere = fmean(agreement.elsewhere[one, j, k] for j in others for k in others)
-    alike, kept = (fmean(table[one, j] for j in others) for table in (agreement.alike, agreement.kept))
-    return float(elsewhere - alike - KEPT_WORTH * kept)
+    elsewhere = agreement.elsewhere[one][np.ix_(others, others)].mean()
+    return float(elsewhere - agreement.alike[one, others].mean() - KEPT_WORTH * agreement.kept[one, others].mean())

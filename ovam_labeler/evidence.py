@@ -57,7 +57,8 @@ def investigate(trials: Trials, lessons: Sequence[Lesson], newest: int | None) -
         table = {
             ids[i]: {ids[j]: float(agreement.kept[i, j]) for j in range(len(ids)) if j != i} for i in range(len(ids))
         }
-        aside = [positives[k] for k in contradicting(agreement)]
+        oldest_first = range(len(positives))[::-1]
+        aside = [positives[oldest_first[k]] for k in contradicting(agreement.of(oldest_first))]
     set_aside = {lesson.correction_id for lesson in aside}
     contradicts = newest in set_aside
     kept = [lesson for lesson in lessons if lesson.correction_id not in set_aside]

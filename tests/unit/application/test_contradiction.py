@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovam_labeler.contradiction import KEPT_WORTH, Agreement, contradicting, doubt
+from ovam_labeler.contradiction import CONTRADICTION, KEPT_WORTH, Agreement, contradicting, doubt
 
 
 def groups(*sizes: int, kept: float = -0.4, alike: float = 0.1, elsewhere: float = 0.6) -> Agreement:
@@ -37,11 +37,34 @@ def test_a_mask_is_set_aside_where_the_object_that_the_others_marked_is_elsewher
 
 def test_an_unlike_design_is_no_evidence_against_a_mask() -> None:
     """The others' tokens do not find it, and it looks like nothing of theirs; but neither does anything else in its picture."""
-    unlike = groups(1, 2, kept=-0.2, alike=0.0, elsewhere=0.05)
+    unlike = groups(2, 1, kept=-0.2, alike=0.0, elsewhere=0.05)
     assert contradicting(unlike) == []
-    assert contradicting(groups(1, 2, kept=-0.2, alike=0.0, elsewhere=0.5)) == [0], (
+    assert contradicting(groups(2, 1, kept=-0.2, alike=0.0, elsewhere=0.5)) == [2], (
         "the same mask, their object beside it"
     )
+
+
+def test_the_burden_of_proof_is_on_the_first_of_three_and_on_a_new_one_after_three() -> None:
+    """What speaks too faintly against the second or the third is enough against the first, and against the fourth."""
+    faint = {"kept": -0.1, "alike": 0.2, "elsewhere": 0.2}
+    assert contradicting(groups(1, 2, **faint)) == [0]
+    assert contradicting(groups(2, 1, **faint)) == []
+    assert contradicting(groups(1, 2, **faint).of([1, 0, 2])) == []
+    assert contradicting(groups(3, 1, **faint)) == [3]
+    assert contradicting(groups(4, **faint)) == [] and contradicting(groups(1, 2, kept=0.5, alike=0.5)) == [], (
+        "nor less"
+    )
+
+
+def test_what_was_set_aside_stays_aside_until_the_others_speak_for_it() -> None:
+    less = groups(1, 4).of([1, 0, 2, 3, 4])
+    less.elsewhere[1, 3:, :] = less.elsewhere[1, :, 3:] = -0.1  # the last two say little
+    assert 0 < doubt(less, 1, [0, 2, 3, 4]) < CONTRADICTION, "too little against one that stands"
+    assert contradicting(less.of(range(3))) == [1] and contradicting(less) == [1]
+    after = groups(1, 6)
+    after.elsewhere[0, 4:, :] = after.elsewhere[0, :, 4:] = -0.4
+    after.kept[0, 4:] = after.alike[0, 4:] = 0.6
+    assert doubt(after, 0, range(1, 7)) < 0 and contradicting(after.of(range(4))) == [0] and contradicting(after) == []
 
 
 def test_tokens_that_find_the_mask_speak_for_it() -> None:
@@ -58,12 +81,12 @@ def test_only_the_others_are_asked() -> None:
 
 def test_without_likenesses_tokens_have_to_point_elsewhere_clearly() -> None:
     nothing = np.zeros((3, 3)), np.zeros((3, 3, 3))
-    assert contradicting(Agreement(groups(1, 2, kept=-0.9).kept, *nothing)) == [0]
-    assert contradicting(Agreement(groups(1, 2, kept=-0.3).kept, *nothing)) == []
+    assert contradicting(Agreement(groups(2, 1, kept=-0.9).kept, *nothing)) == [2]
+    assert contradicting(Agreement(groups(2, 1, kept=-0.3).kept, *nothing)) == []
 
 
-def test_no_majority_no_verdict() -> None:
-    assert contradicting(groups(2, 2)) == []
+def test_where_no_side_is_the_majority_those_that_came_first_stand() -> None:
+    assert set(contradicting(groups(2, 2))) <= {2, 3}
 
 
 def test_two_designs_are_two_and_two_wrong_masks_are_outvoted() -> None:
