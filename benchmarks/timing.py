@@ -23,6 +23,14 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
     return min(once(work) for _ in range(repeats))
 
 
+def side_by_side(one: Callable[[], object], other: Callable[[], object], repeats: int = 7) -> tuple[float, float]:
+    """Least times of two works that are compared, by turns: what the machine gives changes within minutes."""
+    one()
+    other()
+    pairs = [(once(one), once(other)) for _ in range(repeats)]
+    return min(a for a, _ in pairs), min(b for _, b in pairs)
+
+
 def once(work: Callable[[], object]) -> float:
     """Time of ``work``, what it started on a GPU included."""
     _wait()

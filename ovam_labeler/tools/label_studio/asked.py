@@ -1,6 +1,7 @@
 """Which tasks Label Studio waits for now, and which requests are the second of two equal ones at once.
 
-The data manager asks twice for a task that is opened, and Label Studio stores whatever it is given, twice (measured).
+The data manager asks twice for a task that is opened, and Label Studio stores whatever it is given, twice (measured).  Both looked
+at what Label Studio holds before either asked here; on a busy machine the second comes when the first is answered and stored.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ TWIN_SECONDS = 60.0
 #: Time Label Studio is given to store the first one's answer before its twin is answered with nothing.
 STORING_SECONDS = 0.5
 
+#: A request equal to one that was answered no longer ago may be its late twin.
+LATE_SECONDS = 10.0
+
 
 class Asked:
     """Thread-safe."""
@@ -29,6 +33,7 @@ class Asked:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._alone: dict[Key, float] = {}
+        self._answered: dict[Key, float] = {}
         self._together: Counter[Key] = Counter()
         self._lock = threading.Lock()
 
@@ -61,7 +66,19 @@ class Asked:
         finally:
             if first:
                 with self._lock:
+                    now = self._clock()
                     self._alone.pop(key, None)
+                    self._answered = {k: at for k, at in self._answered.items() if now - at < LATE_SECONDS}
+                    self._answered[key] = now
+
+    def may_be_late(self, key: Key) -> bool:
+        """Whether the task was answered alone a moment ago; returns when Label Studio has had the time to store that."""
+        with self._lock:
+            since = self._clock() - self._answered.get(key, float("-inf"))
+        if since >= LATE_SECONDS:
+            return False
+        time.sleep(max(0.0, STORING_SECONDS - since))
+        return True
 
     def wait_for_first(self, key: Key) -> None:
         """Wait, as a twin, until the first one is answered and stored."""

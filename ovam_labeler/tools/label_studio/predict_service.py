@@ -51,6 +51,15 @@ class _Made:
     version_ids: Mapping[str, int | None]
 
 
+def holds(tool: LabelStudioTool, scope: Scope, task: str, version: str) -> bool:
+    """Whether Label Studio holds a prediction of this version for the task; no where it cannot be asked."""
+    try:
+        stored = tool.connections.client(scope.connection).predictions(int(task))
+    except (FetchError, ValueError):
+        return False
+    return any(prediction.get("model_version") == version for prediction in stored)
+
+
 class PredictService:
     """Thread-safe.
 
@@ -122,9 +131,10 @@ class PredictService:
                 return self._answer(scope, config, options, tasks, context)
         key = (scope, task_id(tasks[0]))
         with self._asked.alone(key) as first:
-            if first:
+            if first and not self._is_stored(scope, config, options, key[1]):
                 return self._answer(scope, config, options, tasks, None)
-        self._asked.wait_for_first(key)
+        if not first:
+            self._asked.wait_for_first(key)
         return [SKIP]
 
     def is_asked_for(self, scope: Scope, task: object, version: str) -> bool:
@@ -189,17 +199,17 @@ class PredictService:
         """Told of each prediction that was handed to Label Studio unasked."""
         self._sweeps.pushed(scope, task, version)
 
+    def _is_stored(self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: str) -> bool:
+        """Whether a request is the late twin of one whose answer Label Studio holds by now."""
+        return self._asked.may_be_late((scope, task)) and holds(
+            self._tool, scope, task, self.model_version(config, scope, options)
+        )
+
     def _is_there(self, scope: Scope, config: ParsedConfig, options: ProjectOptions, task: str) -> bool:
         """Whether Label Studio holds this version by a push: it looks at what it holds, then prepares its request, for a
         quarter of a minute with 1,000 tasks (measured), and what is pushed meanwhile it would store again."""
         version = self._sweeps.was_pushed(scope, task)
-        if not version or version != self.model_version(config, scope, options):
-            return False
-        try:
-            stored = self._tool.connections.client(scope.connection).predictions(int(task))
-        except (FetchError, ValueError):
-            return False
-        return any(prediction.get("model_version") == version for prediction in stored)
+        return version == self.model_version(config, scope, options) and holds(self._tool, scope, task, version)
 
     def _coming(
         self, scope: Scope, config: ParsedConfig, options: ProjectOptions, tasks: Sequence[object]

@@ -163,6 +163,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     # -- who asks, and when
     "a task opened in the data manager is asked for twice at once": (
         f"{_PUSH}::test_the_twin_of_a_request_under_way_is_answered_with_nothing",
+        f"{_PUSH}::test_the_late_twin_of_a_request_that_was_answered_and_stored_is_answered_with_nothing",
         f"{_HTTP}::test_equal_requests_in_flight_are_joined_and_answered_from_memory_later",
         f"{_REAL}::test_a_task_asked_for_twice_at_once_is_stored_once_and_shown_both_times",
     ),

@@ -314,22 +314,42 @@ def test_the_twin_of_a_request_under_way_is_answered_with_nothing(
     assert answers["third"] == answers["first"]
 
 
+def test_the_late_twin_of_a_request_that_was_answered_and_stored_is_answered_with_nothing(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both looked at what Label Studio holds before either asked here."""
+    monkeypatch.setattr(asked, "STORING_SECONDS", 0.0)
+    it = stage(tasks=3)
+
+    def ask() -> Any:
+        return it.http.post("/predict", json=predict_body([it.studio.tasks[1]])).json["results"][0]
+
+    first = ask()
+    assert first["result"] and ask() == first, "it was not stored: somebody else asks"
+    it.studio.add_prediction({"task": 1, **first})
+    assert ask() == []
+    monkeypatch.setattr(asked, "LATE_SECONDS", 0.0)
+    assert ask() == first, "later, it is no twin"
+
+
 def test_a_class_whose_proposals_hurt_proposes_no_more(stage: Callable[..., Stage]) -> None:
     it = stage(tasks=8)
 
-    def labels(number: int) -> list[str]:
-        made = it.http.post("/predict", json=predict_body([it.studio.tasks[number]])).json["results"][0]
+    def labels(made: Any) -> list[str]:
         return [region["value"]["brushlabels"][0] for region in made["result"]]
+
+    def ask(number: int) -> Any:
+        return it.http.post("/predict", json=predict_body([it.studio.tasks[number]])).json["results"][0]
 
     before = it.http.post("/setup", json=captured("setup")).json["model_version"]
     it.studio.deliver = lambda event: it.http.post("/webhook", json=event) and None
     for number in range(1, 7):
-        made = it.http.post("/predict", json=predict_body([it.studio.tasks[number]])).json["results"][0]
+        made = ask(number)
         parent = it.studio.add_prediction({"task": number, **made})
         kept = [r | {"origin": "prediction"} for r in made["result"] if r["value"]["brushlabels"] == ["bar"]]
-        assert labels(number) == ["disc", "bar"]
+        assert labels(made) == ["disc", "bar"]
         it.studio.submit(number, [*kept, brush("disc", half(), "mine")], parent_prediction=parent, lead_time=9.0)
-    assert labels(7) == ["bar"]
+    assert labels(ask(7)) == ["bar"]
     after = it.http.post("/setup", json=captured("setup")).json["model_version"]
     assert after != before, "Label Studio asks again for what it has"
     quiet = it.application.store.get_note(SCOPE, "quiet classes")
