@@ -24,7 +24,7 @@ TWIN_SECONDS = 60.0
 STORING_SECONDS = 0.5
 
 #: A request equal to one that was answered no longer ago may be its late twin.
-LATE_SECONDS = 10.0
+LATE_SECONDS = 5.0
 
 
 class Asked:
