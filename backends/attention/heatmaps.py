@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from backends.attention.queries import KeyProjection, QueryBundle
-from backends.attention.token_sums import linear_sums, softmax_sums
+from backends.attention.token_sums import linear_sums, pair_sums, softmax_sums
 from backends.contract import BackendError, ClassQuery
 
 #: Key projections by layer name.
@@ -162,13 +162,16 @@ def _aggregate(
     activation: Activation,
 ) -> torch.Tensor:
     """Eq. 5 for (S, n, E) embeddings in S softmaxes; ``mix`` (S, n, K) adds token maps to K maps a set: (S, K, H, W)."""
-    sums = softmax_sums if activation == "softmax" else linear_sums
     size = bundle.size
     layers = bundle.blocks()
+    if activation == "softmax" and embeddings.shape[1] == 2:
+        deltas = embeddings[:, 1] - embeddings[:, 0]  # half as many products with the projections
+        totals = pair_sums(layers, [projections[y.name].keys(deltas) for y in layers], mix)
+    else:
+        sums = softmax_sums if activation == "softmax" else linear_sums
+        totals = sums(layers, [projections[y.name].keys(embeddings) for y in layers], mix)
     by_grid: dict[tuple[int, int], torch.Tensor] = {}
-    for layer, total in zip(
-        layers, sums(layers, [projections[y.name].keys(embeddings) for y in layers], mix), strict=True
-    ):
+    for layer, total in zip(layers, totals, strict=True):
         count = (layer.steps if aggregation.steps == "mean" else 1) * (
             layer.heads if aggregation.heads == "mean" else 1
         )

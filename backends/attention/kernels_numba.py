@@ -248,20 +248,29 @@ def pull(q, shape, scales, logits, gradient, weights, out, first, last):  # type
 
 
 @njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
-def class_sums(q, shape, keys, tiles, weights, sums, first, last):  # type: ignore[no-untyped-def]
+def class_sums(q, shape, scales, keys, tiles, weights, sums, first, last):  # type: ignore[no-untyped-def]
     """sums[class, block, pixel] += weight * sum over heads of sigmoid of each class's logits.
 
-    keys (steps, heads, tiles, channels, TILE) flat; classes beyond the last real one have zero keys.
+    keys (heads, tiles, channels, TILE) flat; classes beyond the last real one have zero keys.
     """
     blocks, heads, channels = shape
     logits = np.empty(TILE * 64, np.float32)
+    scaled = np.empty(keys.size, np.float32)
+    before = -1
     for i in range(first, last):
         step, block = i // blocks, i % blocks
+        if step != before:
+            before = step
+            for h in range(heads):
+                for row in range(tiles * channels):
+                    at = (h * tiles * channels + row) * TILE
+                    for s in range(TILE):
+                        scaled[at + s] = keys[at + s] * scales[step, h, row % channels]
         weight = weights[step]
         for h in range(heads):
             for tile in range(tiles):
-                at = ((step * heads + h) * tiles + tile) * channels * TILE
-                _several(q, (i * heads + h) * channels * 64, keys, at, logits, channels)
+                at = (h * tiles + tile) * channels * TILE
+                _several(q, (i * heads + h) * channels * 64, scaled, at, logits, channels)
                 for s in range(TILE):
                     for p in range(64):
                         sums[tile * TILE + s, block, p] += weight * _sigmoid(logits[s * 64 + p])

@@ -65,14 +65,13 @@ class _Layer:
         return np.asarray(self.scales * keys.detach().numpy()[None], np.float32).reshape(-1)
 
     def tiled(self, keys: torch.Tensor) -> tuple[np.ndarray, int]:
-        """(heads, d_head, S) keys as (steps, heads, tiles, d_head, TILE), flat, padded with zeros, and the tiles."""
+        """(heads, d_head, S) keys as (heads, tiles, d_head, TILE), flat, padded with zeros, and the tiles."""
         classes = keys.shape[2]
         tiles = -(-classes // kernels.TILE)
         padded = np.zeros((self.heads, self.channels, tiles * kernels.TILE), np.float32)
         padded[:, :, :classes] = keys.detach().numpy()
         parts = padded.reshape(self.heads, self.channels, tiles, kernels.TILE).transpose(0, 2, 1, 3)
-        scaled = parts[None] * self.scales[:, :, None, :, None]
-        return np.ascontiguousarray(scaled, np.float32).reshape(-1), tiles
+        return np.ascontiguousarray(parts).reshape(-1), tiles
 
 
 class NumbaPasses:
@@ -128,8 +127,9 @@ class NumbaPasses:
 
         def work(part: int) -> None:
             for k, y in enumerate(self._layers):
-                keys_, tiles = tiled[k]
-                kernels.class_sums(y.queries, y.shape, keys_, tiles, y.weights, sums[k][part], *self._range(y, part))
+                flat, tiles = tiled[k]
+                found = sums[k][part]
+                kernels.class_sums(y.queries, y.shape, y.scales, flat, tiles, y.weights, found, *self._range(y, part))
 
         _spread(self._threads, work)
         return [torch.from_numpy(s.sum(0)[: k.shape[2]]) for s, k in zip(sums, keys, strict=True)]

@@ -29,14 +29,12 @@ def softmax_sums(
 
     Args:
         layers: queries.
-        keys: of each layer (heads, d_head, S, n), scaled, of S token sets with n tokens each.
+        keys: of each layer (heads, d_head, S, n), scaled, of S token sets with n tokens each; of two :func:`pair_sums` takes less.
         mix: (S, n, K): K output maps a set as weighted sums of its n token maps.
 
     Returns:
         Of each layer (S, K, pixels): sum over heads and kept steps, these weighed by what they stand for.
     """
-    if mix.shape[1] == 2:
-        return _pairs(layers, keys, mix)
     return [_many_tokens(layer, k.permute(0, 2, 3, 1), mix) for layer, k in zip(layers, keys, strict=True)]
 
 
@@ -86,9 +84,12 @@ class _PairSums(torch.autograd.Function):
         return None, *passes.pull(logits, padded)
 
 
-def _pairs(layers: Sequence[StoredQueries], keys: Sequence[torch.Tensor], mix: torch.Tensor) -> list[torch.Tensor]:
-    """softmax over {0, 1} is the sigmoid of the logit difference: maps (1 - s, s), mixed."""
-    deltas = [k[..., 1] - k[..., 0] for k in keys]
+def pair_sums(layers: Sequence[StoredQueries], deltas: Sequence[torch.Tensor], mix: torch.Tensor) -> list[torch.Tensor]:
+    """As :func:`softmax_sums` for sets of two tokens: the softmax is the sigmoid s of the logit difference, the maps are (1 - s, s).
+
+    Args:
+        deltas: of each layer (heads, d_head, S), scaled keys of the second token less those of the first.
+    """
     sets = mix.shape[0]
     if torch.is_grad_enabled() and deltas[0].requires_grad:
         alone = [_PairSums.apply(layers, *(d[:, :, s] for d in deltas))[: len(layers)] for s in range(sets)]
@@ -96,7 +97,8 @@ def _pairs(layers: Sequence[StoredQueries], keys: Sequence[torch.Tensor], mix: t
     else:
         passes = passes_over(layers, "torch" if deltas[0].dtype == torch.float64 else "auto")
         parts = [passes.class_sums([d[:, :, a : a + _PAIRS].detach() for d in deltas]) for a in range(0, sets, _PAIRS)]
-        sums = [torch.cat([part[k] for part in parts]).flatten(1)[:, : layer.pixels] for k, layer in enumerate(layers)]
+        joined = parts[0] if len(parts) == 1 else [torch.cat(of_layer) for of_layer in zip(*parts, strict=True)]
+        sums = [s.flatten(1)[:, : layer.pixels] for s, layer in zip(joined, layers, strict=True)]
     first, second = mix[:, 0, :, None], mix[:, 1, :, None]
     return [
         first * (layer.steps * layer.heads) + (second - first) * s[:, None]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.attention import token_sums
+from backends.attention import heatmaps, token_sums
 from backends.attention.heatmaps import SUM, Aggregation, class_maps, heat_maps, layer_heat_maps
 from backends.attention.queries import KeyProjection, LayerQueries, QueryBundle
 from backends.contract import BackendError, TokenSet
@@ -75,11 +75,10 @@ def test_two_tokens_take_the_sigmoid_and_equal_the_softmax(make_bundle, projecti
     bundle, x = make_bundle(), embeddings(2)
     fast = heat_maps(bundle, projections, x)
 
-    def softmax(layers, keys, mix):
-        pairs = zip(layers, keys, strict=True)
-        return [token_sums._many_tokens(layer, k.permute(0, 2, 3, 1), mix) for layer, k in pairs]
+    def softmax(layers, deltas, mix):  # of the logits 0 and their difference
+        return token_sums.softmax_sums(layers, [torch.stack([torch.zeros_like(d), d], -1) for d in deltas], mix)
 
-    monkeypatch.setattr(token_sums, "_pairs", softmax)
+    monkeypatch.setattr(heatmaps, "pair_sums", softmax)
     torch.testing.assert_close(fast, heat_maps(bundle, projections, x), rtol=0, atol=1e-6)
 
 
