@@ -147,7 +147,7 @@ class NumbaKeys:
 
     def __init__(self, projections: Sequence[KeyProjection]) -> None:
         self._projections = list(projections)
-        self._weights = [p.weight.numpy() for p in projections]
+        self._weights = [p.weight.detach().numpy() for p in projections]
         self._threads = _threads_for(sum(w.nbytes for w in self._weights))
 
     def keys(self, embedding: torch.Tensor) -> list[torch.Tensor]:
