@@ -58,10 +58,8 @@ class PreparedExample:
         block = -(-max(height, width) // side)
         if block == 1 or height % block or width % block:
             return self
-        weight = F.avg_pool2d(self.weight[None], block, divisor_override=1)[0]
-        object_weight = F.avg_pool2d((self.target * self.weight)[None], block, divisor_override=1)[0]
-        target = torch.where(weight > 0, object_weight / weight.clamp_min(torch.finfo(torch.float32).tiny), 0.0)
-        return replace(self, target=target.clamp(0, 1), weight=weight)
+        target, weight = _average(self.target, self.weight, (height // block, width // block))
+        return replace(self, target=target, weight=weight * block**2)
 
 
 def bce_loss(maps: torch.Tensor, example: PreparedExample) -> torch.Tensor:

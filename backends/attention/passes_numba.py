@@ -45,6 +45,11 @@ def _spread(threads: int, work: Callable[[int], None]) -> None:
         other.result()
 
 
+def _range(count: int, part: int, threads: int) -> tuple[int, int]:
+    """Which of ``count`` items one thread's part is, first and last."""
+    return count * part // threads, count * (part + 1) // threads
+
+
 class _Layer:
     """A layer as flat arrays that share the stored memory."""
 
@@ -87,7 +92,7 @@ class NumbaPasses:
 
         def work(part: int) -> None:
             for y, k, z in zip(self._layers, scaled, out, strict=True):
-                kernels.project(y.queries, y.shape, k, z, *self._range(y, part))
+                kernels.project(y.queries, y.shape, k, z, *_range(y.items, part, self._threads))
 
         _spread(self._threads, work)
         return [torch.from_numpy(z) for z in out]
@@ -102,7 +107,9 @@ class NumbaPasses:
 
         def work(part: int) -> None:
             for k, y in enumerate(self._layers):
-                kernels.squash(z[k], d[k], far, y.shape, y.weights, sums[k][part], *self._range(y, part))
+                kernels.squash(
+                    z[k], d[k], far, y.shape, y.weights, sums[k][part], *_range(y.items, part, self._threads)
+                )
 
         _spread(self._threads, work)
         return [torch.from_numpy(s.sum(0)) for s in sums]
@@ -113,7 +120,16 @@ class NumbaPasses:
 
         def work(part: int) -> None:
             for k, y in enumerate(self._layers):
-                kernels.pull(y.queries, y.shape, y.scales, z[k], g[k], y.weights, out[k][part], *self._range(y, part))
+                kernels.pull(
+                    y.queries,
+                    y.shape,
+                    y.scales,
+                    z[k],
+                    g[k],
+                    y.weights,
+                    out[k][part],
+                    *_range(y.items, part, self._threads),
+                )
 
         _spread(self._threads, work)
         return [torch.from_numpy(o.sum(0)) for o in out]
@@ -129,13 +145,12 @@ class NumbaPasses:
             for k, y in enumerate(self._layers):
                 flat, tiles = tiled[k]
                 found = sums[k][part]
-                kernels.class_sums(y.queries, y.shape, y.scales, flat, tiles, y.weights, found, *self._range(y, part))
+                kernels.class_sums(
+                    y.queries, y.shape, y.scales, flat, tiles, y.weights, found, *_range(y.items, part, self._threads)
+                )
 
         _spread(self._threads, work)
         return [torch.from_numpy(s.sum(0)[: k.shape[2]]) for s, k in zip(sums, keys, strict=True)]
-
-    def _range(self, layer: _Layer, part: int) -> tuple[int, int]:
-        return layer.items * part // self._threads, layer.items * (part + 1) // self._threads
 
 
 class NumbaKeys:
@@ -156,7 +171,7 @@ class NumbaKeys:
 
         def work(part: int) -> None:
             for w, o in zip(self._weights, out, strict=True):
-                kernels.times_vector(w, vector, o, *self._range(w, part))
+                kernels.times_vector(w, vector, o, *_range(len(w), part, self._threads))
 
         _spread(self._threads, work)
         return [
@@ -172,10 +187,7 @@ class NumbaKeys:
 
         def work(part: int) -> None:
             for row, w in zip(rows, self._weights, strict=True):
-                kernels.add_times_matrix(row, w, out[part], *self._range(w, part))
+                kernels.add_times_matrix(row, w, out[part], *_range(len(w), part, self._threads))
 
         _spread(self._threads, work)
         return torch.from_numpy(out.sum(0))
-
-    def _range(self, weight: np.ndarray, part: int) -> tuple[int, int]:
-        return len(weight) * part // self._threads, len(weight) * (part + 1) // self._threads

@@ -23,7 +23,7 @@ from .autoencoder import load_autoencoder
 from .grounding import make_unet
 from .library import Library
 from .sources import ATTRIBUTION, run_folder
-from .vocabulary import ANYTHING, MOST_NAMES
+from .vocabulary import ANYTHING, known_names
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 NAME, VERSION, MOST_BYTES = "ovam-tiny", 5, 25_000_000
@@ -135,12 +135,7 @@ def write_folder(target: Path, settings: dict[str, Any], state: dict[str, Any]) 
 def shipped_split() -> dict[str, Any]:
     """The split with every name that training used."""
     library = Library()
-    names = [
-        n.lower()
-        for c in library.base
-        for n in list(dict.fromkeys([library.labels[c], *library.concepts[c]["names"]]))[:MOST_NAMES]
-    ]
-    return {"known_words": sorted({*names, *ANYTHING}), **library.split}
+    return {"known_words": sorted({*known_names(library), *ANYTHING}), **library.split}
 
 
 def default_settings(previous: Path, state: dict[str, Any]) -> dict[str, Any]:

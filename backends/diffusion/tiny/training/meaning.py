@@ -2,8 +2,8 @@
 
 While the UNet trains, the text layers follow the few names of captions, and all other words land anywhere; rarer ones are
 several pieces that mean nothing. Here the tokenizer gets more whole words for things that can be seen (those that WordNet relates
-to a known name, the nearest first, then those that its definitions mention most), and nothing moves but the token table's rows of such words, old and new, that are part of no known
-name: a word's state shall be the mean of the model's own states of known names, weighted by nearness (sentence embeddings of the
+to a known name, the nearest first, then those that its definitions mention most), and nothing moves but the token table's rows
+of such words, old and new, that are part of no known name: a word's state shall be the mean of the model's own states of known names, weighted by nearness (sentence embeddings of the
 word and of its WordNet definitions against a name and its keywords; WordNet's synonyms and broader terms). Known names,
 sentences about them, and every token learned for them stay as they are, to the bit.
 
@@ -37,7 +37,7 @@ from .sentences import SentenceModel
 from .sources import run_folder
 from .synonyms import asked
 from .text import ADJECTIVES, TEMPLATES, hidden_states, pad, pieces_of, prompt_ids
-from .vocabulary import ANYTHING, MOST_NAMES
+from .vocabulary import ANYTHING, known_names
 from .wordnet import Nouns, fetch, kinship
 
 RATE, BATCH = 0.02, 256
@@ -60,16 +60,6 @@ def novel_words(split: dict[str, Any], concepts: list[dict[str, Any]]) -> set[st
     out = {*split["novel_test"], *split["novel_validation"], *split["left_out_siblings"]}
     names = [n.lower() for c in concepts if c["label"] in out for n in [c["label"], *c["names"]]]
     return {w for name in names for w in re.findall("[a-z]+", name)} | set(HELD_OUT_WORDS)
-
-
-def known_names(library: Library) -> dict[str, list[str]]:
-    """Names of known concepts, lower case, each with its concept's keywords."""
-    found: dict[str, list[str]] = {}
-    for c in library.base:
-        concept = library.concepts[c]
-        for name in list(dict.fromkeys([library.labels[c], *concept["names"]]))[:MOST_NAMES]:
-            found.setdefault(name.lower(), concept["tags"])
-    return found
 
 
 def spoken_words(library: Library) -> set[str]:

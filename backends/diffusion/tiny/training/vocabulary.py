@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,20 @@ from .tokenizer import LENGTH
 ANYTHING = ("thing", "object", "something", "item", "an object", "foreground object")
 MOST_NAMES = 8
 PIECES = 64  # the pieces of a batch are a multiple of this
+
+
+def names_of(concept: dict[str, Any]) -> list[str]:
+    """A concept's label and other names, those that captions may use."""
+    return list(dict.fromkeys([concept["label"], *concept["names"]]))[:MOST_NAMES]
+
+
+def known_names(library: Library) -> dict[str, list[str]]:
+    """Names of known concepts, lower case, each with its concept's keywords."""
+    found: dict[str, list[str]] = {}
+    for concept in (library.concepts[c] for c in library.base):
+        for name in names_of(concept):
+            found.setdefault(name.lower(), concept["tags"])
+    return found
 
 
 @dataclass
@@ -37,7 +52,7 @@ class Speaker:
     def __init__(self, library: Library, encoder: CLIPTextModel) -> None:
         self.tokenizer = PreTrainedTokenizerFast.from_pretrained(run_folder() / "tokenizer")
         self.encoder = encoder
-        self.names = [list(dict.fromkeys([c["label"], *c["names"]]))[:MOST_NAMES] for c in library.concepts]
+        self.names = [names_of(c) for c in library.concepts]
         self._pieces = lru_cache(None)(lambda name: tuple(pieces_of(self.tokenizer, name)))
 
     def name(self, concept: int, rng: np.random.Generator) -> str:
