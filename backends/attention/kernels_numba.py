@@ -2,7 +2,7 @@
 
 The two inner loops are written in LLVM's own terms so that their sums stay in registers: (64 pixels of a head's channels)
 times (keys of one or several classes), and the transpose.  Everything else is plain numba.  Kernels release the GIL and
-work on a range of (step, pixel block) items; :mod:`backends.attention.passes` spreads the ranges over threads, so numba's
+work on a range of (step, pixel block) items, or of blocks; :mod:`backends.attention.passes_numba` spreads the ranges over threads, so numba's
 own thread pools, which may not be entered from several threads, are never started.
 """
 
@@ -13,102 +13,77 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-_LANES = 16
-_VECTOR = ir.VectorType(ir.FloatType(), _LANES)
-_I32 = ir.IntType(32)
+from backends.attention.llvm_vectors import (
+    PER_LOGIT,
+    VECTOR,
+    add_sigmoids,
+    constant,
+    data,
+    fetch_next,
+    fma,
+    one_and_power,
+    splat,
+    store_vector,
+    vector_at,
+    widen,
+)
 
 
-def _widen(builder: Any, values: Any, element: Any) -> Any:
-    """<16 x element> -> <16 x float>: int8 by value, uint16 as bits of bfloat16, int16 as bits of float16, else as it is."""
-    if element == types.int8:
-        return builder.sitofp(builder.sext(values, ir.VectorType(_I32, _LANES)), _VECTOR)
-    if element == types.int16:
-        return builder.fpext(builder.bitcast(values, ir.VectorType(ir.HalfType(), _LANES)), _VECTOR)
-    if element == types.uint16:
-        wide = builder.zext(values, ir.VectorType(_I32, _LANES))
-        return builder.bitcast(builder.shl(wide, ir.Constant(wide.type, [16] * _LANES)), _VECTOR)
-    return values
-
-
-def _vector_at(builder: Any, data: Any, index: Any) -> Any:
-    """16 elements from ``index`` on, any alignment."""
-    pointer = builder.gep(data, [index])
-    loaded = builder.load(builder.bitcast(pointer, ir.PointerType(ir.VectorType(pointer.type.pointee, _LANES))))
-    loaded.align = 1
-    return loaded
-
-
-def _store_vector(builder: Any, data: Any, index: Any, value: Any) -> None:
-    pointer = builder.bitcast(builder.gep(data, [index]), ir.PointerType(_VECTOR))
-    builder.store(value, pointer).align = 4
-
-
-def _splat(builder: Any, scalar: Any) -> Any:
-    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(
-        one, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(_I32, _LANES), [0] * _LANES)
-    )
-
-
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{_LANES}f32"), [a, b, c])
-
-
-def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    return context.make_array(kind)(context, builder, value).data
-
-
-def _make_tile(classes: int) -> Any:
-    """The product of ``classes`` keys with a block of 64 pixels."""
+def _make_tile(classes: int, sigmoids: bool) -> Any:
+    """The product of ``classes`` keys with a block of 64 pixels; with ``sigmoids`` these are added of it."""
 
     @intrinsic
-    def tile(typing: Any, q: Any, q_at: Any, keys: Any, k_at: Any, out: Any, channels: Any) -> Any:
-        """out[s * 64 + p] = sum over c of keys[k_at + c * classes + s] * q[q_at + c * 64 + p]; all arrays flat."""
-        signature = types.void(q, types.intp, keys, types.intp, out, types.intp)
+    def tile(typing: Any, q: Any, q_at: Any, keys: Any, k_at: Any, out: Any, out_at: Any, channels: Any) -> Any:
+        """x = sum over c of keys[k_at + c * classes + s] * q[q_at + c * 64 + p]; all arrays flat.
+
+        out[out_at + s * 64 + p] = x or, of sigmoids, += 1 / (1 + 2 ** x).
+        """
+        signature = types.void(q, types.intp, keys, types.intp, out, types.intp, types.intp)
 
         def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            q_data, k_data, out_data = (_data(context, builder, sig.args[i], args[i]) for i in (0, 2, 4))
-            q_at, k_at, count = args[1], args[3], args[5]
+            q_data, k_data, out_data = (data(context, builder, sig.args[i], args[i]) for i in (0, 2, 4))
+            q_at, k_at, out_at, count = args[1], args[3], args[5], args[6]
             index = count.type
             element = sig.args[0].dtype
             entry = builder.block
             body, done = builder.append_basic_block("channels"), builder.append_basic_block("stored")
-            zero = ir.Constant(_VECTOR, [0.0] * _LANES)
             builder.branch(body)
             builder.position_at_end(body)
             c = builder.phi(index)
             c.add_incoming(ir.Constant(index, 0), entry)
-            sums = [[builder.phi(_VECTOR) for _ in range(4)] for _ in range(classes)]
+            sums = [[builder.phi(VECTOR) for _ in range(4)] for _ in range(classes)]
             row = builder.add(q_at, builder.mul(c, ir.Constant(index, 64)))
             pixels = [
-                _widen(
+                widen(
                     builder,
-                    _vector_at(builder, q_data, builder.add(row, ir.Constant(index, 16 * j))),
+                    vector_at(builder, q_data, builder.add(row, ir.Constant(index, 16 * j))),
                     element,
                 )
                 for j in range(4)
             ]
+            fetch_next(builder, q_data, row, count, element)
             first = builder.add(k_at, builder.mul(c, ir.Constant(index, classes)))
             for s in range(classes):
                 pointer = builder.gep(k_data, [builder.add(first, ir.Constant(index, s))])
-                key = _splat(builder, builder.load(pointer))
+                key = splat(builder, builder.load(pointer))
                 for j in range(4):
-                    total = _fma(builder, key, pixels[j], sums[s][j])
-                    sums[s][j].add_incoming(zero, entry)
+                    total = fma(builder, key, pixels[j], sums[s][j])
+                    sums[s][j].add_incoming(constant(0.0), entry)
                     sums[s][j].add_incoming(total, body)
                     if j == 3 and s == classes - 1:
                         following = builder.add(c, ir.Constant(index, 1))
                         c.add_incoming(following, body)
                         builder.cbranch(builder.icmp_signed("<", following, count), body, done)
             builder.position_at_end(done)
-            for s in range(classes):
-                for j in range(4):
-                    # The value a phi takes next is the finished sum when the loop ends.
-                    _store_vector(builder, out_data, ir.Constant(index, s * 64 + 16 * j), sums[s][j].incomings[1][0])
+            # The value a phi takes next is the finished sum when the loop ends.
+            found = [total.incomings[1][0] for of_class in sums for total in of_class]
+            if sigmoids:
+                add_sigmoids(builder, found, out_data, out_at)
+            else:
+                for k, value in enumerate(found):
+                    store_vector(builder, out_data, builder.add(out_at, ir.Constant(index, 16 * k)), value)
             return context.get_dummy_value()
 
         return signature, generate
@@ -122,11 +97,11 @@ def _pull_tile(typing: Any, q: Any, q_at: Any, weights: Any, lanes: Any, lanes_a
     signature = types.void(q, types.intp, weights, lanes, types.intp, types.intp)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        q_data, w_data, lane_data = (_data(context, builder, sig.args[i], args[i]) for i in (0, 2, 3))
+        q_data, w_data, lane_data = (data(context, builder, sig.args[i], args[i]) for i in (0, 2, 3))
         q_at, lanes_at, count = args[1], args[4], args[5]
         index = count.type
         element = sig.args[0].dtype
-        weights = [_vector_at(builder, w_data, ir.Constant(index, 16 * j)) for j in range(4)]
+        weights = [vector_at(builder, w_data, ir.Constant(index, 16 * j)) for j in range(4)]
         entry = builder.block
         body, done = builder.append_basic_block("channels"), builder.append_basic_block("pulled")
         builder.branch(body)
@@ -134,12 +109,13 @@ def _pull_tile(typing: Any, q: Any, q_at: Any, weights: Any, lanes: Any, lanes_a
         c = builder.phi(index)
         c.add_incoming(ir.Constant(index, 0), entry)
         at = builder.add(lanes_at, builder.mul(c, ir.Constant(index, 16)))
-        total = _vector_at(builder, lane_data, at)
+        total = vector_at(builder, lane_data, at)
         row = builder.add(q_at, builder.mul(c, ir.Constant(index, 64)))
+        fetch_next(builder, q_data, row, count, element)
         for j in range(4):
-            here = _vector_at(builder, q_data, builder.add(row, ir.Constant(index, 16 * j)))
-            total = _fma(builder, weights[j], _widen(builder, here, element), total)
-        _store_vector(builder, lane_data, at, total)
+            here = vector_at(builder, q_data, builder.add(row, ir.Constant(index, 16 * j)))
+            total = fma(builder, weights[j], widen(builder, here, element), total)
+        store_vector(builder, lane_data, at, total)
         following = builder.add(c, ir.Constant(index, 1))
         c.add_incoming(following, body)
         builder.cbranch(builder.icmp_signed("<", following, count), body, done)
@@ -151,33 +127,23 @@ def _pull_tile(typing: Any, q: Any, q_at: Any, weights: Any, lanes: Any, lanes_a
 
 #: Classes whose sums of 64 pixels fit into the registers of AVX-512 beside the pixels.
 TILE = 5
-_one, _several = _make_tile(1), _make_tile(TILE)
+_one, _several = _make_tile(1, sigmoids=False), _make_tile(TILE, sigmoids=True)
 
 
-@njit(inline="always")
-def _tanh_of_half(x):  # type: ignore[no-untyped-def]
-    """tanh(x / 2) as numerator and denominator, polynomials as in Eigen."""
-    h = x * np.float32(0.5)
-    h = np.float32(7.90531110763549805) if h > np.float32(7.90531110763549805) else h
-    h = np.float32(-7.90531110763549805) if h < np.float32(-7.90531110763549805) else h
-    z = h * h
-    p = np.float32(-2.76076847742355e-16) * z + np.float32(2.00018790482477e-13)
-    p = p * z + np.float32(-8.60467152213735e-11)
-    p = p * z + np.float32(5.12229709037114e-08)
-    p = p * z + np.float32(1.48572235717979e-05)
-    p = p * z + np.float32(6.37261928875436e-04)
-    p = p * z + np.float32(4.89352455891786e-03)
-    q = np.float32(1.19825839466702e-06) * z + np.float32(1.18534705686654e-04)
-    q = q * z + np.float32(2.26843463243900e-03)
-    q = q * z + np.float32(4.89352518554385e-03)
-    return h * p, q
+@intrinsic
+def _one_and_power(typing: Any, x: Any) -> Any:
+    """1 + 2 ** x, off by less than 3e-7 of it."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return one_and_power(builder, args[0])
+
+    return types.float32(types.float32), generate
 
 
 @njit(inline="always")
 def _sigmoid(x):  # type: ignore[no-untyped-def]
     """1 / (1 + exp(-x)), off by less than 3e-7."""
-    p, q = _tanh_of_half(x)
-    return np.float32(0.5) * (p / q) + np.float32(0.5)
+    return np.float32(1) / _one_and_power(PER_LOGIT * x)
 
 
 @njit(nogil=True, cache=True, fastmath=True)
@@ -207,7 +173,7 @@ def project(q, shape, keys, logits, first, last):  # type: ignore[no-untyped-def
         step = i // blocks
         for h in range(heads):
             at = i * heads + h
-            _one(q, at * channels * 64, keys, (step * heads + h) * channels, logits[i, h], channels)
+            _one(q, at * channels * 64, keys, (step * heads + h) * channels, logits[i, h], 0, channels)
 
 
 @njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
@@ -256,32 +222,27 @@ def pull(q, shape, scales, logits, gradient, weights, out, first, last):  # type
 
 @njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def class_sums(q, shape, scales, keys, tiles, weights, sums, first, last):  # type: ignore[no-untyped-def]
-    """sums[class, block, pixel] += weight * sum over heads of sigmoid of each class's logits.
+    """sums[class, block, pixel] += weight * sum over heads of sigmoid of each class's logits, for blocks first..last.
 
     keys (heads, tiles, channels, TILE) flat; classes beyond the last real one have zero keys.
     """
     blocks, heads, channels = shape
-    logits = np.empty(TILE * 64, np.float32)
     scaled = np.empty(keys.size, np.float32)
-    before = -1
-    for i in range(first, last):
-        step, block = i // blocks, i % blocks
-        if step != before:
-            before = step
-            for h in range(heads):
-                for row in range(tiles * channels):
-                    at = (h * tiles * channels + row) * TILE
-                    for s in range(TILE):
-                        scaled[at + s] = keys[at + s] * scales[step, h, row % channels]
-        half = np.float32(0.5) * weights[step]
+    total = np.empty(tiles * TILE * 64, np.float32)  # apart from sums, whose classes share the sets of a cache
+    for step in range(weights.size):
+        weight = weights[step]
         for h in range(heads):
             for tile in range(tiles):
-                at = (h * tiles + tile) * channels * TILE
-                _several(q, (i * heads + h) * channels * 64, scaled, at, logits, channels)
-                for s in range(TILE):
-                    for p in range(32):  # two sigmoids a division
-                        a, b = _tanh_of_half(logits[s * 64 + p])
-                        c, d = _tanh_of_half(logits[s * 64 + p + 32])
-                        r = half / (b * d)
-                        sums[tile * TILE + s, block, p] += a * d * r + half
-                        sums[tile * TILE + s, block, p + 32] += c * b * r + half
+                for c in range(channels):
+                    at, scale = ((h * tiles + tile) * channels + c) * TILE, PER_LOGIT * scales[step, h, c]
+                    for s in range(TILE):
+                        scaled[at + s] = keys[at + s] * scale
+        for block in range(first, last):
+            total[:] = 0
+            for h in range(heads):
+                here = ((step * blocks + block) * heads + h) * channels * 64
+                for tile in range(tiles):
+                    _several(q, here, scaled, (h * tiles + tile) * channels * TILE, total, tile * TILE * 64, channels)
+            for c in range(tiles * TILE):
+                for p in range(64):
+                    sums[c, block, p] += weight * total[c * 64 + p]

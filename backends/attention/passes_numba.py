@@ -7,8 +7,10 @@ torch's own number of threads.  Each range sums into its own memory, so no two t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from backends.attention.stored import BLOCK, StoredQueries
 _ALONE = 2 << 20
 #: What kernels take the bits of a half-precision number for.
 _BITS = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+Piece = TypeVar("Piece")
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -43,6 +46,24 @@ def _spread(threads: int, work: Callable[[int], None]) -> None:
     work(0)
     for other in others:
         other.result()
+
+
+def _hand_out(threads: int, pieces: Iterable[Piece], work: Callable[[Piece], None]) -> None:
+    """``work`` of every piece; each thread takes the next one as soon as it is free, so none waits for a slower core.
+
+    Pieces write to places of their own: results do not hang on who takes which.
+    """
+    left = deque(pieces)
+
+    def take(_: int) -> None:
+        while True:
+            try:
+                piece = left.popleft()
+            except IndexError:
+                return
+            work(piece)
+
+    _spread(threads, take)
 
 
 def _range(count: int, part: int, threads: int) -> tuple[int, int]:
@@ -69,14 +90,19 @@ class _Layer:
         """(heads, d_head) keys with each step's scales, flat."""
         return np.asarray(self.scales * keys.detach().numpy()[None], np.float32).reshape(-1)
 
-    def tiled(self, keys: torch.Tensor) -> tuple[np.ndarray, int]:
-        """(heads, d_head, S) keys as (heads, tiles, d_head, TILE), flat, padded with zeros, and the tiles."""
-        classes = keys.shape[2]
-        tiles = -(-classes // kernels.TILE)
-        padded = np.zeros((self.heads, self.channels, tiles * kernels.TILE), np.float32)
+    def class_sums(self, keys: torch.Tensor) -> tuple[np.ndarray, Callable[[int, int], None]]:
+        """Keys (heads, d_head, S) -> zeros (at least S, blocks, 64), and what adds the sums of blocks first..last to them."""
+        classes, width = keys.shape[2], kernels.TILE
+        tiles = -(-classes // width)
+        padded = np.zeros((self.heads, self.channels, tiles * width), np.float32)
         padded[:, :, :classes] = keys.detach().numpy()
-        parts = padded.reshape(self.heads, self.channels, tiles, kernels.TILE).transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(parts).reshape(-1), tiles
+        flat = padded.reshape(self.heads, self.channels, tiles, width).transpose(0, 2, 1, 3).reshape(-1)
+        sums = np.zeros((tiles * width, self.count, BLOCK), np.float32)
+
+        def add(first: int, last: int) -> None:
+            kernels.class_sums(self.queries, self.shape, self.scales, flat, tiles, self.weights, sums, first, last)
+
+        return sums, add
 
 
 class NumbaPasses:
@@ -135,22 +161,20 @@ class NumbaPasses:
         return [torch.from_numpy(o.sum(0)) for o in out]
 
     def class_sums(self, keys: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        tiled = [y.tiled(k) for y, k in zip(self._layers, keys, strict=True)]
-        sums = [
-            np.zeros((self._threads, tiles * kernels.TILE, y.count, BLOCK), np.float32)
-            for y, (_, tiles) in zip(self._layers, tiled, strict=True)
+        sums, adding = zip(*(y.class_sums(k) for y, k in zip(self._layers, keys, strict=True)), strict=True)
+        pieces = [
+            (k, *_range(y.count, part, self._threads))
+            for k, y in enumerate(self._layers)
+            for part in range(self._threads)
         ]
 
-        def work(part: int) -> None:
-            for k, y in enumerate(self._layers):
-                flat, tiles = tiled[k]
-                found = sums[k][part]
-                kernels.class_sums(
-                    y.queries, y.shape, y.scales, flat, tiles, y.weights, found, *_range(y.items, part, self._threads)
-                )
+        def work(piece: tuple[int, int, int]) -> None:
+            k, first, last = piece
+            if first < last:
+                adding[k](first, last)
 
-        _spread(self._threads, work)
-        return [torch.from_numpy(s.sum(0)[: k.shape[2]]) for s, k in zip(sums, keys, strict=True)]
+        _hand_out(self._threads, sorted(pieces, key=lambda piece: -self._layers[piece[0]].queries.size), work)
+        return [torch.from_numpy(s[: k.shape[2]]) for s, k in zip(sums, keys, strict=True)]
 
 
 class NumbaKeys:

@@ -125,14 +125,15 @@ def test_the_loss_is_the_autograd_one(make_bundle, projections, embeddings) -> N
 
 def test_the_gradient_of_the_loss(make_bundle, projections, embeddings) -> None:
     example = problem(make_bundle, projections, embeddings, steps=2)
+    generator = torch.Generator().manual_seed(3)  # along some directions the slope is almost nothing
     for target in (example.target, example.target * 0.6 + 0.2):
         (prepared,) = prepare_examples([replace(example, target=target)], tokens=2, at="target", balance=True)
         layers = prepared.bundle.blocks()
-        sums = [torch.rand(y.blocks.shape[1], 64) * y.steps * y.heads for y in layers]
+        sums = [torch.rand(y.blocks.shape[1], 64, generator=generator) * y.steps * y.heads for y in layers]
         loss = MapLoss(prepared, layers)
         value, gradients, found = loss.value_and_gradient(sums)
         assert value == pytest.approx(loss.value(sums), rel=1e-6) and found.shape == (8, 12)
-        along = [torch.randn(s.shape) for s in sums]
+        along = [torch.randn(s.shape, generator=generator) for s in sums]
         slope = sum(float((g * a).sum()) for g, a in zip(gradients, along, strict=True))
         ends = [loss.value([s + e * a for s, a in zip(sums, along, strict=True)]) for e in (1e-2, -1e-2)]
         assert (ends[0] - ends[1]) / 2e-2 == pytest.approx(slope, rel=2e-2)
@@ -194,3 +195,20 @@ def test_sums_of_all_steps_at_once_are_those_of_one_after_the_other(make_bundle)
     logits = ps.project(keys)
     for layer, here, sums in zip(layers, logits, ps.squash(logits), strict=True):
         assert off(at_once(layer, here), sums.double()) < STATED
+
+
+def test_far_logits_and_nan(make_bundle, kernel) -> None:
+    """Sigmoids end at 0 and 1 however large a logit; NaN stays NaN, so that a fit that went astray is seen."""
+    layers = make_bundle(steps=1).stored(Preset("any", torch.float32)).blocks()
+    ps = passes_over(layers, kernel)
+    z = [torch.zeros(s, y.heads, 64) for y, s in ((y, y.steps * y.blocks.shape[1]) for y in layers)]
+    for value, expected in ((1e30, 1.0), (-1e30, 0.0), (0.0, 0.5), (20.0, 1.0), (float("nan"), float("nan"))):
+        sums = ps.squash([one + value for one in z])
+        for s, y in zip(sums, layers, strict=True):
+            assert torch.allclose(s / y.heads, torch.full_like(s, expected), atol=1e-6, equal_nan=True)
+    big = [torch.full((y.heads, y.head_size, 3), 1e20) * torch.tensor([1.0, 0.0, -1.0]) for y in layers]
+    for s, y in zip(ps.class_sums(big), layers, strict=True):
+        real = s.flatten(1)[:, : y.pixels] / y.heads
+        assert bool(((real[0] + real[2] - 1).abs() < 1e-6).all()) and torch.allclose(
+            real[1], torch.full_like(real[1], 0.5)
+        )
