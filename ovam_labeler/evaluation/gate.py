@@ -165,12 +165,14 @@ def summary(steps: Sequence[Step]) -> list[str]:
     iou = {key: 100 * fmean(s.iou for s in rows) for key, rows in at.items()}
     bad, first = at["late", "bad"], at["early", "good 2"]
     refused = sum(s.state == "rejected" for s in bad)
-    demoted = sum(s.first_state == "rejected" for s in first)
+    demoted = sum(s.active != 1 for s in first)
+    aside = sum(s.first_state == "rejected" for s in first)
     return [
         f"a bad one after three good ones: rejected in {refused} of {len(bad)} classes; mean IoU {iou['late', 'good 3']:.1f} before, "
         f"{iou['late', 'bad']:.1f} after it ({100 * fmean(s.ungated for s in bad):.1f} without the gate), {iou['late', 'good 4']:.1f} after "
         "the next good one",
-        f"a bad one first: demoted after two good ones in {demoted} of {len(first)} classes; mean IoU {iou['early', 'word']:.1f} before, "
+        f"a bad one first: its token no longer used after two good ones in {demoted} of {len(first)} classes, rejected and its mask "
+        f"left out of what is learned in {aside}; mean IoU {iou['early', 'word']:.1f} before, "
         f"{iou['early', 'bad']:.1f} after it, {iou['early', 'good 1']:.1f} between, {iou['early', 'good 2']:.1f} after the second good one "
         f"({iou['late', 'good 2']:.1f} after two good ones alone)",
     ]
