@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any
 
 from backends.contract import Attributor, Backend, MaskMethod, Progress
+from ovam_labeler.demotion import DEMOTED, spoken_against
 from ovam_labeler.domain import Label, LearnResult, ProjectOptions
 from ovam_labeler.errors import BadMaskError
 from ovam_labeler.evidence import Findings, acceptance, expected_fits, investigate
 from ovam_labeler.learning_examples import Lesson
-from ovam_labeler.promotion import Verdict, judge
+from ovam_labeler.promotion import Moves, Verdict, by_policy, judge
 from ovam_labeler.trials import FitMemory, Trials
 from ovam_labeler.vocabulary import Vocabulary
 from token_store.contract import ConflictError, NotFoundError, TokenStore
 from token_store.entities import NewTokenVersion, Scope, StateChange, TokenVersion
-from token_store.registry_contract import ACTIVE, CANDIDATE
+from token_store.registry_contract import ACTIVE
 
 #: How often a verdict is thought over because another process moved the active alias meanwhile.
 _ATTEMPTS = 20
@@ -29,16 +30,6 @@ GATE = "gate"
 
 #: Figure of a version that was active when annotators came to disagree on what it was learned from: the reason.
 DISPUTED = "disputed"
-
-
-@dataclass(frozen=True, slots=True)
-class _Moves:
-    """What a verdict does to the store, by the project's policy."""
-
-    state: str
-    reason: str
-    aliases: tuple[str, ...] = ()
-    drop_aliases: tuple[str, ...] = ()
 
 
 class ClassLearning:
@@ -147,7 +138,7 @@ class ClassLearning:
             accepted, offered = acceptance(self._store, scope, name, current if usable else None)
             evidence = replace(found.evidence, accepted=accepted, offered=offered)
             verdict = judge(evidence, known=trials.known, has_current=usable)
-            moves = _by_policy(verdict, options.policy)
+            moves = by_policy(verdict, options.policy)
             figures: dict[str, Any] = {"evidence": evidence.figures(), "reason": moves.reason, "policy": options.policy}
             if current is not None and usable:
                 newest = found.learned_from[0]
@@ -175,7 +166,13 @@ class ClassLearning:
                     aliases=moves.aliases,
                     drop_aliases=moves.drop_aliases,
                     states=self._demotions(
-                        scope, name, current if usable else None, verdict, moves, evidence.set_aside
+                        scope,
+                        name,
+                        current if usable else None,
+                        verdict,
+                        moves,
+                        evidence.set_aside,
+                        lambda version: spoken_against(version, fingerprint.space, trials, found.learned_from),
                     ),
                     expect={ACTIVE: current.number if current is not None else None},
                     why=moves.reason,
@@ -193,20 +190,24 @@ class ClassLearning:
         name: str,
         current: TokenVersion | None,
         verdict: Verdict,
-        moves: _Moves,
+        moves: Moves,
         set_aside: tuple[int, ...],
+        against: Callable[[TokenVersion], str],
     ) -> list[StateChange]:
         """The current token is rejected where it goes for its word; and where a new one takes over, so is every earlier one
-        that was learned from a correction the others contradict: it is no version to go back to."""
+        that was learned from a correction the others contradict, or that later corrections speak ``against``: it is no version to
+        go back to."""
         if verdict.use == "word" and ACTIVE in moves.drop_aliases:
             return [] if current is None else [StateChange(current.number, "rejected", verdict.reason)]
-        if ACTIVE not in moves.aliases or not set_aside:
+        if ACTIVE not in moves.aliases:
             return []
         changes = []
         for version in self._store.newest_versions(scope, name, states=("proven", "unproven"), limit=1000):
             if wrong := sorted(set(version.source_corrections) & set(set_aside)):
                 why = f"It was learned from correction {', '.join(map(str, wrong))}, which the others contradict."
-                changes.append(StateChange(version.number, "rejected", why, {"demoted": why}))
+            elif not (why := against(version)):
+                continue
+            changes.append(StateChange(version.number, "rejected", why, {DEMOTED: why}))
         return changes
 
     def _already(
@@ -232,6 +233,10 @@ class ClassLearning:
                 if version.state in ("proven", "unproven"):
                     why = "A later correction was withdrawn; this version was learned from those that remain."
                     self._store.promote(scope, name, version.number, who=GATE, why=why)
+                elif version.metrics.get(DEMOTED):
+                    why = "What spoke against it was withdrawn; it was learned from the corrections that remain."
+                    back = [StateChange(version.number, "unproven", why, {DEMOTED: None})]
+                    self._store.decide(scope, name, aliases={ACTIVE: version.number}, states=back, who=GATE, why=why)
                 else:
                     withdrawn = self.withdraw(scope, name, "A correction it was learned from was withdrawn.")
                 version = self._store.get_version(scope, name, version.number)
@@ -250,22 +255,6 @@ def _result(version: TokenVersion, reason: str, demoted: bool) -> LearnResult:
     return LearnResult(
         version.scope, version.class_name, version.number, active, reason, version.metrics, moved=active or demoted
     )
-
-
-def _by_policy(verdict: Verdict, policy: str) -> _Moves:
-    """``auto`` uses every new version, ``gate`` the verdict's, ``manual`` waits for a human, who sees the verdict."""
-    if policy == "auto":
-        state = "unproven" if verdict.state == "rejected" else verdict.state
-        reason = (
-            verdict.reason if verdict.use == "new" else f"It is used, as the policy is auto. The gate: {verdict.reason}"
-        )
-        return _Moves(state, reason, (ACTIVE,))
-    if policy == "manual":
-        reason = f"It waits to be promoted, as the policy is manual. The gate: {verdict.reason}"
-        return _Moves(verdict.state, reason, (CANDIDATE,) if verdict.use == "new" else ())
-    if verdict.use == "word":
-        return _Moves(verdict.state, verdict.reason, drop_aliases=(ACTIVE,))
-    return _Moves(verdict.state, verdict.reason, (ACTIVE,) if verdict.use == "new" else ())
 
 
 def _metrics(trials: Trials, positives: Sequence[Lesson], found: Findings, seconds: float) -> dict[str, Any]:

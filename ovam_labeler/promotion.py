@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
 
+from token_store.registry_contract import ACTIVE, CANDIDATE
+
 #: What a token of a *new* class is worth before any evidence: its lead in mean IoU over the class's own word (validation concepts of
 #: the embedded model: .20 on corrections held out, seeds 1 to 3; .28 by ``python -m ovam_labeler.evaluation.shots --seed 0``), and how
 #: many held-out corrections that counts as: so many that no set of two or three right ones (seeds 1 and 3) goes back to its word.
@@ -143,3 +145,29 @@ def _sentence(why: str, evidence: Evidence) -> str:
 
 def _corrections(count: int) -> str:
     return "1 correction" if count == 1 else f"{count} corrections"
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What a verdict does to the store, by the project's policy."""
+
+    state: str
+    reason: str
+    aliases: tuple[str, ...] = ()
+    drop_aliases: tuple[str, ...] = ()
+
+
+def by_policy(verdict: Verdict, policy: str) -> Moves:
+    """``auto`` uses every new version, ``gate`` the verdict's, ``manual`` waits for a human, who sees the verdict."""
+    if policy == "auto":
+        state = "unproven" if verdict.state == "rejected" else verdict.state
+        reason = (
+            verdict.reason if verdict.use == "new" else f"It is used, as the policy is auto. The gate: {verdict.reason}"
+        )
+        return Moves(state, reason, (ACTIVE,))
+    if policy == "manual":
+        reason = f"It waits to be promoted, as the policy is manual. The gate: {verdict.reason}"
+        return Moves(verdict.state, reason, (CANDIDATE,) if verdict.use == "new" else ())
+    if verdict.use == "word":
+        return Moves(verdict.state, verdict.reason, drop_aliases=(ACTIVE,))
+    return Moves(verdict.state, verdict.reason, (ACTIVE,) if verdict.use == "new" else ())

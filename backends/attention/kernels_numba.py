@@ -4,6 +4,8 @@ The two inner loops are written in LLVM's own terms so that their sums stay in r
 times (keys of one or several classes), and the transpose.  Everything else is plain numba.  Kernels release the GIL and
 work on a range of (step, pixel block) items, or of blocks; :mod:`backends.attention.passes_numba` spreads the ranges over threads, so numba's
 own thread pools, which may not be entered from several threads, are never started.
+
+What is compiled is kept on disk by this file's time and size alone: after a change of ``llvm_vectors.py`` delete ``__pycache__``.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ from backends.attention.llvm_vectors import (
 
 
 def _make_tile(classes: int, sigmoids: bool) -> Any:
-    """The product of ``classes`` keys with a block of 64 pixels; with ``sigmoids`` these are added of it."""
+    """The product of ``classes`` keys with a block of 64 pixels is stored or, with ``sigmoids``, its sigmoids are added."""
 
     @intrinsic
     def tile(typing: Any, q: Any, q_at: Any, keys: Any, k_at: Any, out: Any, out_at: Any, channels: Any) -> Any:
         """x = sum over c of keys[k_at + c * classes + s] * q[q_at + c * 64 + p]; all arrays flat.
 
-        out[out_at + s * 64 + p] = x or, of sigmoids, += 1 / (1 + 2 ** x).
+        out[out_at + s * 64 + p] = x or, with sigmoids, += 1 / (1 + 2 ** x).
         """
         signature = types.void(q, types.intp, keys, types.intp, out, types.intp, types.intp)
 

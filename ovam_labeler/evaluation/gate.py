@@ -49,7 +49,7 @@ class Step:
     Attributes:
         version: number of the version it made; ``state`` and ``used`` after the step, ``active`` what is used.
         iou: of the product's masks after the step; ``ungated``: if the new version were used whatever the verdict.
-        first_state: state of the story's first version after the step.
+        first_state: state of the story's first version after the step; ``first_mask``: whether what is used was learned from its mask.
     """
 
     story: str
@@ -61,6 +61,7 @@ class Step:
     iou: float
     ungated: float
     first_state: str
+    first_mask: bool
 
 
 class Stories:
@@ -74,7 +75,7 @@ class Stories:
         scope = Scope("gate", story)
         tests = self.scenes.of(concept, "test")
         before = self._measured(tests, scope, concept)
-        steps = [Step(story, concept, "word", None, "", None, before, before, "")]
+        steps = [Step(story, concept, "word", None, "", None, before, before, "", False)]
         for name, index, good in STORIES[story]:
             scene = self.scenes.of(concept, "correction")[index]
             mask = scene.truth if good else another_object(scene)
@@ -95,7 +96,9 @@ class Stories:
             store.set_version_state(scope, concept, version, state, who="evaluation", why="as the gate said")
         newest = store.get_version(scope, concept, version)
         first = store.get_version(scope, concept, 1)
-        return Step(story, concept, name, version, newest.state, active, value, ungated, first.state)
+        used = store.get_version(scope, concept, active).source_corrections if active is not None else ()
+        mask = not set(first.source_corrections).isdisjoint(used)
+        return Step(story, concept, name, version, newest.state, active, value, ungated, first.state, mask)
 
     def _measured(self, tests: Sequence[Scene], scope: Scope, concept: str) -> float:
         masks = [
@@ -165,14 +168,14 @@ def summary(steps: Sequence[Step]) -> list[str]:
     iou = {key: 100 * fmean(s.iou for s in rows) for key, rows in at.items()}
     bad, first = at["late", "bad"], at["early", "good 2"]
     refused = sum(s.state == "rejected" for s in bad)
-    demoted = sum(s.active != 1 for s in first)
-    aside = sum(s.first_state == "rejected" for s in first)
+    demoted = sum(s.first_state == "rejected" and s.active != 1 for s in first)
+    aside = sum(not s.first_mask for s in first)
     return [
         f"a bad one after three good ones: rejected in {refused} of {len(bad)} classes; mean IoU {iou['late', 'good 3']:.1f} before, "
         f"{iou['late', 'bad']:.1f} after it ({100 * fmean(s.ungated for s in bad):.1f} without the gate), {iou['late', 'good 4']:.1f} after "
         "the next good one",
-        f"a bad one first: its token no longer used after two good ones in {demoted} of {len(first)} classes, rejected and its mask "
-        f"left out of what is learned in {aside}; mean IoU {iou['early', 'word']:.1f} before, "
+        f"a bad one first: its token demoted after two good ones in {demoted} of {len(first)} classes, its mask left out of what "
+        f"is learned in {aside}; mean IoU {iou['early', 'word']:.1f} before, "
         f"{iou['early', 'bad']:.1f} after it, {iou['early', 'good 1']:.1f} between, {iou['early', 'good 2']:.1f} after the second good one "
         f"({iou['late', 'good 2']:.1f} after two good ones alone)",
     ]

@@ -10,15 +10,14 @@ import pytest
 from colour_model import COLOURS, ColourModel, box, scene
 
 from ovam_labeler.application import OvamApplication, build_application
-from ovam_labeler.class_learning import _Moves as Moves
 from ovam_labeler.domain import Label, LoadedImage, ProjectOptions, Truth
 from ovam_labeler.errors import BadImageError, BadMaskError, BadRequestError, FetchError, OvamError
 from ovam_labeler.image_source import encode_png, load_image
 from ovam_labeler.option_changes import change_options
-from ovam_labeler.promotion import Evidence, Verdict, judge
+from ovam_labeler.promotion import Evidence, Moves, Verdict, judge
 from ovam_labeler.settings import Settings
 from ovam_labeler.truth import build_truths
-from token_store.entities import Correction, NewCorrection, NewTokenVersion, Scope
+from token_store.entities import Correction, NewCorrection, NewTokenVersion, Scope, StateChange
 
 SCOPE = Scope("default", "1")
 YELLOW = (210, 200, 20)
@@ -421,11 +420,15 @@ def test_every_version_learned_from_what_is_set_aside_is_demoted(app: OvamApplic
     current, used = app.store.get_version(SCOPE, "lemon", "active"), Verdict("new", "proven", "It is used.")
     demotions = app.learner._classes._demotions
     moved, kept = Moves("proven", "It is used.", ("active",)), Moves("rejected", "It is not used.")
-    changes = demotions(SCOPE, "lemon", current, used, moved, (1, 9))
+    changes = demotions(SCOPE, "lemon", current, used, moved, (1, 9), lambda _: "")
     assert [(c.version, c.state) for c in changes] == [(2, "rejected"), (1, "rejected")]
     assert all("from correction 1, which the others contradict" in c.metrics["demoted"] for c in changes)
-    assert demotions(SCOPE, "lemon", current, used, moved, ()) == []
-    assert demotions(SCOPE, "lemon", current, used, kept, (1,)) == [], "what is in use stays, and what led to it"
+    assert demotions(SCOPE, "lemon", current, used, moved, (), lambda _: "") == []
+    assert demotions(SCOPE, "lemon", current, used, kept, (1,), lambda _: "no") == [], (
+        "what is in use stays, and what led to it"
+    )
+    changes = demotions(SCOPE, "lemon", current, used, moved, (1,), lambda v: "no" if v.number == 3 else "")
+    assert [(c.version, c.why == "no") for c in changes] == [(3, True), (2, False), (1, False)]
 
 
 def test_policy_manual_waits_for_a_human_and_auto_for_nobody(app: OvamApplication) -> None:
@@ -483,6 +486,22 @@ def test_a_retracted_correction_is_unlearned(app: OvamApplication, tool: Tool) -
     assert app.store.get_token(SCOPE, "x").aliases == {}
     assert propose(app, good, "x").source == "word"
     assert app.learner.review_class(SCOPE, "x") is None
+
+
+def test_a_demoted_version_is_used_again_once_what_spoke_against_it_is_retracted(
+    app: OvamApplication, tool: Tool
+) -> None:
+    right, wrong = yellow(), yellow((20, 8, 30, 30))
+    app.learner.learn_correction(correct(app, tool, right, [("x", box(8, 8, 32, 32))], ["x"], "1").id)
+    app.learner.learn_correction(correct(app, tool, wrong, [("x", box(40, 60, 20, 30))], ["x"], "2").id)
+    app.store.set_alias(SCOPE, "x", "active", 2, who="ann", why="")
+    demoted = StateChange(1, "rejected", "worse than the word", {"demoted": "worse than the word"})
+    app.store.decide(SCOPE, "x", aliases={}, states=[demoted], who="gate", why="")
+    app.store.retract_corrections(SCOPE, ["2"], note="The annotation was deleted.", job_kind="review")
+    result = app.learner.review_class(SCOPE, "x")
+    assert result is not None and (result.version, result.active, result.moved) == (1, True, True)
+    back = app.store.get_version(SCOPE, "x", 1)
+    assert back.state == "unproven" and back.metrics["demoted"] is None
 
 
 def test_another_verdict_meanwhile_is_seen(app: OvamApplication, monkeypatch: pytest.MonkeyPatch) -> None:
