@@ -54,7 +54,9 @@ def test_embedded_model(tmp_path: Path) -> None:
     assert 0 < many["exact"]["largest_error_of_range"] <= 5e-4
     assert image["classes"] == 20 and found["model"]["name"] == "embedded"
     (fit,) = found["fits"]
-    assert len(fit["paper"]["losses"]) == 4 and fit["product"]["seconds"] > 0
+    paper = fit["paper"]
+    assert len(paper["losses"]) == 4 and paper["losses"][-1] < paper["losses"][0]
+    assert paper["learning_rate"] in (100, 10, 1) and fit["product"]["seconds"] > 0
     assert set(found["versions"]) >= {"python", "torch", "diffusers"}
 
 
