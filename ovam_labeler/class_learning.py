@@ -202,7 +202,8 @@ class ClassLearning:
         if ACTIVE not in moves.aliases:
             return []
         changes = []
-        for version in self._store.newest_versions(scope, name, states=("proven", "unproven"), limit=1000):
+        states = ("proven", "unproven") if set_aside else ("unproven",)  # nothing else speaks against what was proven
+        for version in self._store.newest_versions(scope, name, states=states, limit=1000):
             if wrong := sorted(set(version.source_corrections) & set(set_aside)):
                 why = f"It was learned from correction {', '.join(map(str, wrong))}, which the others contradict."
             elif not (why := against(version)):
@@ -226,8 +227,7 @@ class ClassLearning:
             current, withdrawn = self._active(scope, name), None
             if again and version.metrics.get(DISPUTED) and version.state in ("proven", "unproven"):
                 why = "The annotators' disagreement is over; what it was learned from counts again."
-                back = [StateChange(version.number, version.state, why, {DISPUTED: None})]
-                self._store.decide(scope, name, aliases={ACTIVE: version.number}, states=back, who=GATE, why=why)
+                self._use_again(version, StateChange(version.number, version.state, why, {DISPUTED: None}))
                 version = self._store.get_version(scope, name, version.number)
             elif again and current is not None and set(current.source_corrections) - set(considered):
                 if version.state in ("proven", "unproven"):
@@ -235,13 +235,17 @@ class ClassLearning:
                     self._store.promote(scope, name, version.number, who=GATE, why=why)
                 elif version.metrics.get(DEMOTED):
                     why = "What spoke against it was withdrawn; it was learned from the corrections that remain."
-                    back = [StateChange(version.number, "unproven", why, {DEMOTED: None})]
-                    self._store.decide(scope, name, aliases={ACTIVE: version.number}, states=back, who=GATE, why=why)
+                    self._use_again(version, StateChange(version.number, "unproven", why, {DEMOTED: None}))
                 else:
                     withdrawn = self.withdraw(scope, name, "A correction it was learned from was withdrawn.")
                 version = self._store.get_version(scope, name, version.number)
             return _result(version, reason, withdrawn is not None)
         return None
+
+    def _use_again(self, version: TokenVersion, back: StateChange) -> None:
+        self._store.decide(
+            version.scope, version.class_name, aliases={ACTIVE: version.number}, states=[back], who=GATE, why=back.why
+        )
 
     def _active(self, scope: Scope, name: str) -> TokenVersion | None:
         try:

@@ -81,6 +81,7 @@ class Trials:
         self._progress, self._expected = progress, max(expected, 1)
         self._memory = memory or FitMemory()
         self._made = 0
+        self._word_ious: dict[int, float] = {}
 
     def fit(self, lessons: Sequence[Lesson], what: str = "Judging") -> TokenFit:
         """The token learned from these lessons together (Eq. 6 over several images)."""
@@ -99,7 +100,10 @@ class Trials:
         return fit
 
     def word_iou(self, lesson: Lesson) -> float:
-        return self._iou(lesson, self._word, self._word_cut)
+        """Read once: figures, evidence and what speaks against a first token ask for the same."""
+        if lesson.correction_id not in self._word_ious:
+            self._word_ious[lesson.correction_id] = self._iou(lesson, self._word, self._word_cut)
+        return self._word_ious[lesson.correction_id]
 
     def token_iou(self, lesson: Lesson, embedding: np.ndarray) -> float:
         return self._iou(lesson, self.attributor.token(embedding), self._token_cut)

@@ -18,7 +18,7 @@ from ovam_labeler.tools.contract import ParsedConfig
 from ovam_labeler.tools.label_studio.asked import Asked
 from ovam_labeler.tools.label_studio.click_service import ClickService
 from ovam_labeler.tools.label_studio.label_config import labels_on
-from ovam_labeler.tools.label_studio.predictions import form_mark, prediction, regions_of, write_image
+from ovam_labeler.tools.label_studio.predictions import form_mark, is_among, prediction, regions_of, write_image
 from ovam_labeler.tools.label_studio.single_flight import SingleFlight
 from ovam_labeler.tools.label_studio.sweeps import Sweeps
 from ovam_labeler.tools.label_studio.task_images import ReadTask, read_task, task_id
@@ -57,7 +57,7 @@ def holds(tool: LabelStudioTool, scope: Scope, task: str, version: str) -> bool:
         stored = tool.connections.client(scope.connection).predictions(int(task))
     except (FetchError, ValueError):
         return False
-    return any(prediction.get("model_version") == version for prediction in stored)
+    return is_among(stored, version)
 
 
 class PredictService:
@@ -209,7 +209,11 @@ class PredictService:
         """Whether Label Studio holds this version by a push: it looks at what it holds, then prepares its request, for a
         quarter of a minute with 1,000 tasks (measured), and what is pushed meanwhile it would store again."""
         version = self._sweeps.was_pushed(scope, task)
-        return version == self.model_version(config, scope, options) and holds(self._tool, scope, task, version)
+        if not version or version != self.model_version(
+            config, scope, options
+        ):  # most were not: nothing is read for them
+            return False
+        return holds(self._tool, scope, task, version)
 
     def _coming(
         self, scope: Scope, config: ParsedConfig, options: ProjectOptions, tasks: Sequence[object]

@@ -21,6 +21,11 @@ from ovam_labeler.tools.label_studio.task_images import TaskImage
 MAX_REGIONS = 200
 
 
+def is_among(stored: Sequence[Mapping[str, Any]], version: str) -> bool:
+    """Whether one of the predictions that Label Studio holds for a task is of this version."""
+    return any(found.get("model_version") == version for found in stored)
+
+
 def write_prediction(
     proposals: Sequence[Proposal],
     config: ParsedConfig,

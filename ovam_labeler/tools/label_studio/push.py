@@ -19,6 +19,7 @@ from ovam_labeler.tools.contract import ParsedConfig
 from ovam_labeler.tools.label_studio.client import LabelStudioClient
 from ovam_labeler.tools.label_studio.connection import PageMissingError
 from ovam_labeler.tools.label_studio.predict_service import PredictService
+from ovam_labeler.tools.label_studio.predictions import is_among
 from ovam_labeler.tools.label_studio.push_queue import PushQueue, scope_of_job
 from ovam_labeler.tools.label_studio.tool import LabelStudioTool
 from token_store.entities import Job, Scope
@@ -122,9 +123,7 @@ class Pusher:
                 return counts, [str(t["id"]) for t in tasks[number:]]
             progress(number / len(tasks), f"Task {task['id']}, {number + 1} of {len(tasks)}")
             stored = client.predictions(int(task["id"]))
-            if any(p.get("model_version") == version for p in stored) or self._predict.is_asked_for(
-                scope, task, version
-            ):
+            if is_among(stored, version) or self._predict.is_asked_for(scope, task, version):
                 counts["there"] += 1
             else:
                 made = self._predict.prediction_of(scope, config, options, task)
@@ -136,9 +135,7 @@ class Pusher:
                     return counts, [str(t["id"]) for t in tasks[number:]]
                 # Asked again at the last moment: the label stream may have asked for this task while we worked.
                 again = client.predictions(int(task["id"]))
-                if self._predict.is_asked_for(scope, task, version) or any(
-                    p.get("model_version") == version for p in again
-                ):
+                if self._predict.is_asked_for(scope, task, version) or is_among(again, version):
                     counts["there"] += 1
                 else:
                     client.import_predictions(scope.project, [{"task": task["id"], **made}])

@@ -201,7 +201,7 @@ def test_far_logits_and_nan(make_bundle, kernel) -> None:
     """Sigmoids end at 0 and 1 however large a logit; NaN stays NaN, so that a fit that went astray is seen."""
     layers = make_bundle(steps=1).stored(Preset("any", torch.float32)).blocks()
     ps = passes_over(layers, kernel)
-    z = [torch.zeros(s, y.heads, 64) for y, s in ((y, y.steps * y.blocks.shape[1]) for y in layers)]
+    z = [torch.zeros(y.steps * y.blocks.shape[1], y.heads, 64) for y in layers]
     for value, expected in ((1e30, 1.0), (-1e30, 0.0), (0.0, 0.5), (20.0, 1.0), (float("nan"), float("nan"))):
         sums = ps.squash([one + value for one in z])
         for s, y in zip(sums, layers, strict=True):
