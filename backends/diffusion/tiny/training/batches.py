@@ -53,11 +53,13 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # latents, masks, concepts
 class Pool:
     """Parts on disk, drawn without replacement in random order; a fixed share of the pairs is wordless.
 
-    Parts that appear while training goes on are taken up whenever a queue runs empty.
+    Parts that appear while training goes on are taken up whenever a queue runs empty. Of ``world`` processes each draws
+    pairs of its own.
     """
 
-    def __init__(self, rng: np.random.Generator, wordless_share: float) -> None:
+    def __init__(self, rng: np.random.Generator, wordless_share: float, rank: int = 0, world: int = 1) -> None:
         self.rng, self.share, self.folder = rng, wordless_share, run_folder() / "pool"
+        self.rank, self.world = rank, world
         self.parts: dict[str, Part] = {}
         self.queue: dict[tuple[int, str], list[tuple[str, int]]] = {}
 
@@ -91,7 +93,7 @@ class Pool:
             names = sorted(p.name.split(".")[1] for p in self.folder.glob(f"z.{kind}{size}-*.npy"))
             if not names:
                 raise FileNotFoundError(f"no pool part {kind}{size}-* in {self.folder}; run the pool stage")
-            rows = [(name, i) for name in names for i in range(len(self._part(name)[2]) // 2)]
+            rows = [(name, i) for name in names for i in range(self.rank, len(self._part(name)[2]) // 2, self.world)]
             queue += [rows[k] for k in self.rng.permutation(len(rows))]
         name, i = queue.pop()
         return self._part(name), i

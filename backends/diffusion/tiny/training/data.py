@@ -27,23 +27,28 @@ FEWEST_STYLES = 4
 
 
 def fetch_packages(styles: Sequence[Style] = STYLES) -> None:
-    """Unpack the styles' npm packages into the run folder (with ``npm pack``, by exact name and version)."""
+    """Unpack the packages of emoji names and of the styles into the run folder."""
     for package in [NAMES_PACKAGE, *(style.package for style in styles)]:
-        folder = package_folder(package)
-        if folder.exists():
-            continue
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        npm = shutil.which("npm")
-        if npm is None:
-            raise RuntimeError("npm is needed once, to fetch the emoji packages")
-        out = subprocess.run(
-            [npm, "pack", package, "--silent"], cwd=folder.parent, check=True, capture_output=True, text=True
-        )
-        archive = folder.parent / out.stdout.strip().splitlines()[-1]
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder.parent / "unpacked", filter="data")
-        (folder.parent / "unpacked/package").rename(folder)
-        archive.unlink()
+        fetch_package(package)
+
+
+def fetch_package(package: str) -> None:
+    """Unpack one npm package into the run folder (with ``npm pack``, by exact name and version), if it is not there."""
+    folder = package_folder(package)
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    npm = shutil.which("npm")
+    if npm is None:
+        raise RuntimeError("npm is needed once, to fetch the packages of drawings")
+    out = subprocess.run(
+        [npm, "pack", package, "--silent"], cwd=folder.parent, check=True, capture_output=True, text=True
+    )
+    archive = folder.parent / out.stdout.strip().splitlines()[-1]
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder.parent / "unpacked", filter="data")
+    (folder.parent / "unpacked/package").rename(folder)
+    archive.unlink()
 
 
 def draw(source: str | Path, size: int, square: bool = True) -> np.ndarray | None:

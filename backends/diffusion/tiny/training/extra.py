@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from . import clipart, furniture
+from . import clipart, furniture, icons
 from .clipart import Extra
 from .concepts import load_people, squash
-from .data import SPRITE_SIZE, draw
-from .sources import ALL_STYLES, ATTRIBUTION, STYLES, run_folder
+from .data import SPRITE_SIZE, draw, fetch_package
+from .library import Library
+from .sources import ALL_STYLES, ATTRIBUTION, ICONS_PACKAGE, ONE_COLOUR, STYLES, run_folder
+from .tint import RANDOM, paint, palette
 
 MOST_OF_ONE = 5  # clip art of one concept
 FLATTEST = 12.0  # spread of colour values (0..255) below which a drawing is a silhouette or an unlit model
@@ -55,6 +57,23 @@ def _draw(job: tuple[int, str | Path]) -> tuple[int, np.ndarray | None]:
         return number, None
 
 
+class Painter:
+    """Colours for icons that have none: mostly those of a training drawing of the same concept."""
+
+    one_colour = frozenset(entry.split(":")[0] for entry in ONE_COLOUR.split())
+
+    def __init__(self) -> None:
+        self.library = Library(extra=False)
+        self.rng = np.random.default_rng(2026)
+
+    def __call__(self, icon: np.ndarray, label: str | None) -> np.ndarray | None:
+        library, rng = self.library, self.rng
+        own = label is not None and rng.random() >= RANDOM
+        concept = library.index[label] if own and label else int(rng.choice(library.known))
+        rows = library.train[concept]
+        return paint(icon, palette(library.pixels[rows[rng.integers(len(rows))][1]]), rng)
+
+
 def main() -> None:
     folder = run_folder()
     meta = json.loads((folder / "meta.json").read_text())
@@ -65,6 +84,8 @@ def main() -> None:
     found: list[tuple[str, Extra]] = [("openclipart", extra) for extra in clipart.drawings(names, vocabulary)]
     found += [("sweethome3d", extra) for extra in furniture.views(names, vocabulary)]
     found += people()
+    fetch_package(ICONS_PACKAGE)
+    found += icons.drawings(names, vocabulary)
     with multiprocessing.Pool(2) as pool:
         drawn = dict(pool.imap_unordered(_draw, [(i, e.source) for i, (_, e) in enumerate(found)], 16))
     labels = [c["label"] for c in meta["concepts"]]
@@ -72,9 +93,11 @@ def main() -> None:
     order = {style.name: i for i, style in enumerate(ALL_STYLES)}
     added: list[dict[str, Any]] = []
     licences, credits = {s.name: s.licence for s in ALL_STYLES}, set[tuple[str, ...]]()
-    rows, sprites, taken_of = [], [], dict[str, int]()
+    rows, sprites, taken_of, painter = [], [], dict[str, int](), Painter()
     for number, (style, extra) in enumerate(found):
         sprite = drawn[number]
+        if sprite is not None and style in painter.one_colour:
+            sprite = painter(sprite, extra.label)
         if sprite is None or sprite[..., :3][sprite[..., 3] > 128].std() < FLATTEST:
             continue
         if not 0.08 < (sprite[..., 3] > 128).mean() < 0.97:  # a line, or a picture with its ground

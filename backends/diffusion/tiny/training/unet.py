@@ -180,7 +180,7 @@ class Trainer:
         seed = self.options.seed
         rng = np.random.default_rng([seed, self.rank, self.step])
         torch.manual_seed(seed * 1000 + self.rank + 1 + self.step)
-        pool = Pool(rng, self.options.wordless_share)
+        pool = Pool(rng, self.options.wordless_share, self.rank, self.world)
         speaker = Speaker(library, self.text)
         run = Recorded(self.net) if self.options.record else None
         objective, painting = Objective(self.net, speaker, library, rng, run), Painting(self.net, speaker, rng, run)
