@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from backends.diffusion.tiny.training.batches import Batch, Pool
-from backends.diffusion.tiny.training.pool import NOTHING, WORDLESS, disguised, fractions
+from backends.diffusion.tiny.training.pool import NOTHING, WORDLESS, alone_pair, disguised, fractions
 from backends.diffusion.tiny.training.sources import RUN_VARIABLE
 
 CELLS = 4
@@ -65,6 +66,16 @@ def test_the_pool_takes_up_parts_that_appear_later(run: Path) -> None:
     assert 9 in {int(c) for _ in range(9) for c in pool.draw(2, 160).concepts[:, 0]}
 
 
+def test_of_two_processes_each_draws_pairs_of_its_own(run: Path) -> None:
+    write_part(run, "plain160-0", 0, pairs=5)
+    concepts = np.load(run / "pool" / "c.plain160-0.npy")
+    concepts[:, 0] = np.arange(10) // 2
+    np.save(run / "pool" / "c.plain160-0.npy", concepts)
+    first, second = (Pool(np.random.default_rng(k), 0.0, rank=k, world=2) for k in (0, 1))
+    assert {int(c) for c in first.draw(3, 160).concepts[:, 0]} == {0, 2, 4}
+    assert {int(c) for c in second.draw(2, 160).concepts[:, 0]} == {1, 3}
+
+
 def test_a_missing_size_is_named(run: Path) -> None:
     with pytest.raises(FileNotFoundError, match="plain224"):
         Pool(np.random.default_rng(0), 0.0).draw(1, 224)
@@ -101,3 +112,21 @@ def test_the_archive_of_sprites_comes_back_without_test_only_styles(run: Path, m
     ship.unpack(run / "ship.zip")
     found = np.load(other / "sprites.npy")
     assert np.abs(found[0, 40:80, 40:80].astype(int) - sprite[40:80, 40:80]).mean() < 8 and not found[1].any()
+
+
+def test_pictures_to_paint_from_show_known_objects_whole_on_flat_ground() -> None:
+    sprites = np.zeros((3, 128, 128, 4), np.uint8)
+    for row, colour in enumerate(((250, 0, 0), (0, 250, 0), (0, 0, 250))):
+        sprites[row, 20:108, 20:108] = (*colour, 255)
+    library = SimpleNamespace(pixels=sprites, known=[0, 1], plainest={0: 0, 1: 1}, conflicts=[set(), set(), set()])
+    counts = set()
+    for seed in range(20):
+        for scene in alone_pair(library, np.random.default_rng(seed), 2, 128):  # 2 has no drawing that stands for it
+            assert set(scene.concepts) <= {0, 1} and len(scene.concepts) == len(scene.masks)
+            ground = scene.image[scene.masks.sum(0) == 0]
+            assert len(np.unique(ground, axis=0)) == 1
+            for mask, concept in zip(scene.masks, scene.concepts, strict=True):
+                assert mask.sum() > 400 and (scene.image[mask > 0.99].mean(0).argmax() == concept)
+            assert float(scene.masks.sum(0).max()) <= 1.01
+            counts.add(len(scene.concepts))
+    assert counts == {1, 2}

@@ -24,6 +24,7 @@ STAGES: tuple[tuple[str, str | None], ...] = (
     ("pool", f"pool/z.{PARTS[-1].split('=')[0]}.npy"),
     ("unet", None),
     ("meaning", "unet-meaning.pt"),
+    ("painter", None),
     ("export", None),
     ("pack", None),
 )

@@ -40,7 +40,14 @@ TOKEN_RECIPE: dict[str, Any] = {
     "balance": True,
 }
 WORD_RECIPE = TOKEN_RECIPE | {"start": "noun", "ridge": 0.03}
-CHECKPOINTS = ("unet-meaning.pt", "unet-finer.pt", "unet-tokens.pt", "unet-words.pt", "unet-start.pt")  # newest first
+CHECKPOINTS = (
+    "unet-painter.pt",
+    "unet-meaning.pt",
+    "unet-finer.pt",
+    "unet-tokens.pt",
+    "unet-words.pt",
+    "unet-start.pt",
+)  # newest first
 
 
 def newest_checkpoint(average: Path | None = None, names: Sequence[str] = CHECKPOINTS) -> dict[str, Any]:

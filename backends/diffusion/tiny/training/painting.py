@@ -29,7 +29,11 @@ class Painting:
         self.alphas = alphas_cumulative().to(self.device)
 
     def __call__(self, batch: Batch) -> Tensor:
-        """v-prediction error weighted by min(SNR, 5) / (SNR + 1), mean over scenes and uniform noise levels."""
+        """Error of the noiseless latents that the v-prediction stands for, mean over scenes and uniform noise levels.
+
+        So most of it is what only the prompt tells: what the object looks like. Errors of v count fine detail at little
+        noise as much.
+        """
         latents, rng = batch.to(self.device).latents, self.rng
         count = len(latents)
         prompts = [self._prompt(batch.concepts[b].tolist()) for b in range(count)]
@@ -49,8 +53,7 @@ class Painting:
         with torch.autocast(self.device.type, torch.bfloat16):
             conditions = hidden_states(self.speaker.encoder, ids).float()[which]
         out, _ = self.run(noised.contiguous(memory_format=torch.channels_last), time, conditions)
-        snr = (alpha / (1 - alpha)).flatten()
-        return (((out - velocity) ** 2).mean((1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
+        return (((out - velocity) ** 2).mean((1, 2, 3)) * (1 - alpha.flatten())).mean()
 
     def _prompt(self, concepts: list[int]) -> str:
         """What the picture shows, in one of a few forms; often empty."""
