@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from backends.diffusion.tiny.training import warm
 from backends.diffusion.tiny.training.batches import Batch
+from backends.diffusion.tiny.training.export import newest_checkpoint, trained_models
 from backends.diffusion.tiny.training.grounding import Grounding
-from backends.diffusion.tiny.training.painter import Holding
+from backends.diffusion.tiny.training.painter import Holding, Painter
 from backends.diffusion.tiny.training.pool import NOTHING
+from backends.diffusion.tiny.training.sources import RUN_VARIABLE
 
 CELLS = 8
 
@@ -26,7 +32,7 @@ def scenes(count: int = 2) -> Batch:
 
 
 def hold(net: Grounding) -> Holding:
-    return Holding(net, torch.randn(1, 32, 256), np.random.default_rng(0))
+    return Holding(net, copy.deepcopy(net), torch.randn(1, 32, 256), np.random.default_rng(0))
 
 
 def error(holding: Holding, batch: Batch | None = None) -> float:
@@ -72,3 +78,37 @@ def test_holding_pulls_back(net: Grounding) -> None:
         optimizer.step()
     assert error(holding, batch) < 0.7 * first
     assert not any(p.grad is not None for p in holding.before.parameters())
+
+
+def test_a_resumed_run_is_held_to_what_it_began_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["warm"])
+    warm.main()
+    first = Painter(0, 1, "cpu", 1e-3)
+    with torch.no_grad():
+        first.net.unet.conv_in.weight.add_(1)
+    first.average = [p.detach().clone() for p in first.parameters]
+    first.step, first.minutes = 7, 1.5
+    first.save()
+    again = Painter(0, 1, "cpu", 1e-3)
+    again.resume()
+    assert (again.step, again.minutes) == (7, 1.5)
+    begun = first.before.unet.conv_in.weight
+    assert torch.equal(again.net.unet.conv_in.weight, begun + 1) and torch.equal(
+        again.before.unet.conv_in.weight, begun
+    )
+    exported = newest_checkpoint()["average"]
+    assert torch.equal(exported["net.unet.conv_in.weight"], begun + 1)
+    assert torch.equal(exported["text.final_layer_norm.weight"], first.base["average"]["text.final_layer_norm.weight"])
+    trained_models(newest_checkpoint())
+
+
+def test_words_and_their_keys_do_not_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_VARIABLE, str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["warm"])
+    warm.main()
+    painter = Painter(0, 1, "cpu", 1e-3)
+    moved = {id(p) for p in painter.parameters}
+    assert not any(id(layer.to_k.weight) in moved for layer in painter.net.layers)
+    assert not any(id(p) in moved for p in painter.text.parameters())
+    assert id(painter.net.layers[0].to_v.weight) in moved

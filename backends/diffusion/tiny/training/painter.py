@@ -72,11 +72,10 @@ def witness(net: Grounding) -> list[Witness]:
 
 
 class Holding:
-    """Relative error of what is read of scenes, against the UNet as it was; 0 is no change."""
+    """Relative error of what ``net`` reads of scenes, against the UNet as it was ``before``; 0 is no change."""
 
-    def __init__(self, net: Grounding, silence: Tensor, rng: np.random.Generator) -> None:
-        self.net, self.silence, self.rng = net, silence, rng
-        self.before = copy.deepcopy(net).requires_grad_(False)
+    def __init__(self, net: Grounding, before: Grounding, silence: Tensor, rng: np.random.Generator) -> None:
+        self.net, self.before, self.silence, self.rng = net, before.requires_grad_(False), silence, rng
         self.now, self.then = witness(net), witness(self.before)
         self.alphas = alphas_cumulative().to(silence.device)
 
@@ -116,6 +115,7 @@ class Painter:
         )
         own = self.text.state_dict()
         self.text.load_state_dict({k: weights[f"text.{k}"] for k in own if f"text.{k}" in weights}, strict=False)
+        self.before = copy.deepcopy(self.net)  # not what a resumed run has become
         for parameter in (self.net.log_steps, self.net.log_gain, *(layer.to_k.weight for layer in self.net.layers)):
             parameter.requires_grad_(False)
         named = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
@@ -178,7 +178,7 @@ class Painter:
         speaker = Speaker(library, self.text)
         said = speaker.tokenizer([""], padding="max_length", max_length=LENGTH, return_tensors="pt")["input_ids"]
         silence = hidden_states(self.text, said.to(self.device)).float()
-        holding = Holding(self.net, silence, rng)
+        holding = Holding(self.net, self.before, silence, rng)
         painting = Painting(self.net, speaker, rng, self._denoise)
         pool = Pool(rng, 0.22, self.rank, self.world)
         clock, saved, log, held = distributed.Clock(self.minutes), time.time(), [], 0.0
