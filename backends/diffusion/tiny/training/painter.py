@@ -41,6 +41,7 @@ PICTURES = 16  # pairs of plain pictures a step and process
 HELD: dict[int, int] = {CLOSE: 2, LARGE: 1}  # pairs of scenes a step that reading is held at, by their size
 TIMES = (40, 61)  # noise levels of reading
 HOLD = 6.0  # weight of the relative error of what is read
+FAINT = 0.1  # of the mean variance: channels that vary less than this hardly count
 LAST = 0.7  # share of the minutes after which reading is held at every step instead of every second one
 
 
@@ -94,8 +95,9 @@ class Holding:
         for now, then in zip(self.now, self.then, strict=True):
             for mine, wanted in zip(now.kept, then.kept, strict=True):
                 mine, wanted = mine.float(), wanted.float()
-                spread = (wanted - wanted.mean(-2, keepdim=True)).square().mean()
-                errors.append((mine - wanted).square().mean() / spread)
+                axes = (0, wanted.dim() - 2)  # scenes and pixels; each channel counts the same, a faint one too
+                spread = (wanted - wanted.mean(axes, keepdim=True)).square().mean(axes, keepdim=True)
+                errors.append(((mine - wanted).square() / (spread + FAINT * spread.mean())).mean())
         return torch.stack(errors).mean()
 
 
