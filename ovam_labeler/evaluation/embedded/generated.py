@@ -25,7 +25,7 @@ from ovam_labeler.evaluation.metrics import iou
 
 PROMPT = "a photograph of a {}"
 #: Every so manieth class is generated; exact scenes of a class; pixels a side of an exact scene.
-EVERY, EXACT, SIDE = 2, 4, 128
+EVERY, EXACT, SIDE = 1, 4, 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,17 @@ from ovam_labeler.evaluation.embedded.drawings import Picture, make_pictures
 from ovam_labeler.evaluation.embedded.parts import folder_of
 
 TARGET = Path("docs/images")
-PROMPTS = ("a photograph of a cat", "a red apple", "a house", "a fire engine", "a penguin", "a tree")
+#: Alone and in pairs.
+PROMPTS = (
+    "a photograph of a cat face",
+    "a red apple",
+    "a house",
+    "a fire engine",
+    "a penguin",
+    "a tree",
+    "a photograph of a balloon and a house",
+    "a photograph of a dog face and a bus",
+)
 COLUMNS, TILE = 10, 112
 
 
