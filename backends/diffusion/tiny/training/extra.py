@@ -57,7 +57,7 @@ def _draw(job: tuple[int, str | Path]) -> tuple[int, np.ndarray | None]:
         return number, None
 
 
-class Painter:
+class Tinter:
     """Colours for icons that have none: mostly those of a training drawing of the same concept."""
 
     one_colour = frozenset(entry.split(":")[0] for entry in ONE_COLOUR.split())
@@ -93,11 +93,11 @@ def main() -> None:
     order = {style.name: i for i, style in enumerate(ALL_STYLES)}
     added: list[dict[str, Any]] = []
     licences, credits = {s.name: s.licence for s in ALL_STYLES}, set[tuple[str, ...]]()
-    rows, sprites, taken_of, painter = [], [], dict[str, int](), Painter()
+    rows, sprites, taken_of, tinter = [], [], dict[str, int](), Tinter()
     for number, (style, extra) in enumerate(found):
         sprite = drawn[number]
-        if sprite is not None and style in painter.one_colour:
-            sprite = painter(sprite, extra.label)
+        if sprite is not None and style in tinter.one_colour:
+            sprite = tinter(sprite, extra.label)
         if sprite is None or sprite[..., :3][sprite[..., 3] > 128].std() < FLATTEST:
             continue
         if not 0.08 < (sprite[..., 3] > 128).mean() < 0.97:  # a line, or a picture with its ground

@@ -15,16 +15,15 @@ import copy
 import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from . import distributed
 from .batches import Batch, Pool
+from .export import newest_checkpoint, trained_models
 from .grounding import Grounding, KeepQueries, alphas_cumulative
 from .library import Library
 from .muon import Muon
@@ -106,17 +105,15 @@ class Painter:
 
     def __init__(self, rank: int, world: int, device: str, rate: float) -> None:
         self.rank, self.world, self.device, self.rate = rank, world, device, rate
-        self.net = Grounding().to(device)
-        self.net.unet.to(memory_format=torch.channels_last)
-        self.text = CLIPTextModel.from_pretrained(run_folder() / "text_encoder", attn_implementation="eager").eval()
-        self.text.to(device).requires_grad_(False)
-        self.base = self._start()
+        self.base = newest_checkpoint(names=(AFTER, START))
         weights = self.base["average"]
-        self.net.load_state_dict(
-            {n.removeprefix("net."): v for n, v in weights.items() if n.startswith("net.")}, strict=False
-        )
-        own = self.text.state_dict()
-        self.text.load_state_dict({k: weights[f"text.{k}"] for k in own if f"text.{k}" in weights}, strict=False)
+        unet, self.text = trained_models(self.base)
+        self.text.to(device).requires_grad_(False)
+        self.net = Grounding(unet).to(device)
+        with torch.no_grad():
+            self.net.log_steps.copy_(weights["net.log_steps"])
+            self.net.log_gain.copy_(weights["net.log_gain"])
+        self.net.unet.to(memory_format=torch.channels_last)
         self.before = copy.deepcopy(self.net)  # not what a resumed run has become
         for parameter in (self.net.log_steps, self.net.log_gain, *(layer.to_k.weight for layer in self.net.layers)):
             parameter.requires_grad_(False)
@@ -130,12 +127,6 @@ class Painter:
         self.average = [p.detach().clone() for p in self.parameters]
         self.step, self.pictures, self.minutes = 0, 0, 0.0
         self.path = run_folder() / CHECKPOINT
-
-    @staticmethod
-    def _start() -> dict[str, Any]:
-        path: Path = next(p for p in (run_folder() / AFTER, run_folder() / START) if p.exists())
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one."""
