@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .sources import NAMES_PACKAGE, STYLES, Style, package_folder
 
@@ -141,6 +142,16 @@ def _shortcodes() -> dict[str, list[str]]:
     return result
 
 
+def svg_of(icon: dict[str, Any], data: dict[str, Any]) -> str:
+    """SVG text of an icon of an Iconify JSON set ``data``, which has the default sizes."""
+    width, height = (icon.get(key, data.get(key, 16)) for key in ("width", "height"))
+    left, top = (icon.get(key, data.get(key, 0)) for key in ("left", "top"))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
+    )
+
+
 class _IconSet:
     """An Iconify JSON set: icons by name, and by code point where the set says so."""
 
@@ -174,9 +185,4 @@ class _IconSet:
         if icon is None:
             alias = self.data.get("aliases", {}).get(name)
             return None if alias is None or set(alias) - {"parent"} else self._svg(alias["parent"])
-        width, height = (icon.get(key, self.data.get(key, 16)) for key in ("width", "height"))
-        left, top = (icon.get(key, self.data.get(key, 0)) for key in ("left", "top"))
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
-        )
+        return svg_of(icon, self.data)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .clipart import Extra, is_held_out, singular, words_of
-from .concepts import squash
+from .concepts import squash, svg_of
 from .sources import ICON_STYLES, ICONS_PACKAGE, package_folder
 from .synonyms import asked
 
@@ -117,13 +117,4 @@ def _icons(prefix: str) -> Iterator[tuple[str, list[str], str]]:
         words = [w for w in words_of(name) if w not in _VARIANTS]
         if len(words) == 2 and words[1] in ("head", "face"):  # of animals
             words = words[:1]
-        width, height = (icon.get(key, data.get(key, 16)) for key in ("width", "height"))
-        left, top = (icon.get(key, data.get(key, 0)) for key in ("left", "top"))
-        yield (
-            name,
-            words,
-            (
-                f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
-            ),
-        )
+        yield name, words, svg_of(icon, data)

@@ -23,6 +23,11 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     return (x.mT if tall else x).float()
 
 
+def is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether a UNet's parameter is for :class:`Muon`: not a vector, nor at the ends or of the time embedding."""
+    return parameter.dim() > 1 and not any(part in name for part in ("conv_in", "conv_out", "time_emb"))
+
+
 class Muon:
     """``step`` uses the (already averaged) gradients; momenta stay equal on all processes."""
 

@@ -24,14 +24,14 @@ from torch import Tensor
 from . import distributed
 from .batches import Batch, Pool
 from .export import newest_checkpoint, trained_models
-from .grounding import Grounding, KeepQueries, alphas_cumulative
+from .grounding import Grounding, KeepQueries, alphas_cumulative, run_eagerly
 from .library import Library
-from .muon import Muon
+from .muon import Muon, is_matrix
 from .painting import Painting
 from .sources import run_folder
 from .text import hidden_states
 from .tokenizer import LENGTH
-from .unet import ALONE, CLOSE, LARGE, SAVE_EVERY, START
+from .unet import ALONE, CLOSE, LARGE, SAVE_EVERY, START, Options
 from .vocabulary import Speaker
 
 CHECKPOINT, AFTER = "unet-painter.pt", "unet-meaning.pt"
@@ -47,8 +47,8 @@ LAST = 0.7  # share of the minutes after which reading is held at every step ins
 class Witness:
     """Attention processor that keeps what reading uses of a layer: queries, and the keys of self-attention."""
 
-    def __init__(self) -> None:
-        self.inner = KeepQueries()
+    def __init__(self, inner: KeepQueries) -> None:
+        self.inner = inner
         self.kept: list[Tensor] = []
 
     def __call__(
@@ -66,7 +66,7 @@ def witness(net: Grounding) -> list[Witness]:
     layers = [*net.layers, *(b.attn1 for a in net.unet.up_blocks[-1].attentions for b in a.transformer_blocks)]
     found = []
     for layer in layers:
-        layer.set_processor(Witness())
+        layer.set_processor(Witness(layer.processor))
         found.append(layer.processor)
     return found
 
@@ -86,10 +86,9 @@ class Holding:
         noised = alpha.sqrt() * latents + (1 - alpha).sqrt() * torch.randn_like(latents)
         noised = noised.contiguous(memory_format=torch.channels_last)
         condition = self.silence.expand(len(latents), -1, -1)
-        with torch.autocast(latents.device.type, torch.bfloat16):
-            with torch.no_grad():
-                self.before.unet(noised, time_, encoder_hidden_states=condition)
-            self.net.unet(noised, time_, encoder_hidden_states=condition)
+        with torch.no_grad():
+            run_eagerly(self.before, noised, time_, condition)
+        run_eagerly(self.net, noised, time_, condition)
         errors = []
         for now, then in zip(self.now, self.then, strict=True):
             for mine, wanted in zip(now.kept, then.kept, strict=True):
@@ -119,7 +118,7 @@ class Painter:
             parameter.requires_grad_(False)
         named = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
-        deep = [p.dim() > 1 and not any(part in n for part in ("conv_in", "conv_out", "time_emb")) for n, p in named]
+        deep = [is_matrix(n, p) for n, p in named]
         self.muon = Muon([p for p, d in zip(self.parameters, deep, strict=True) if d], rank, world)
         self.adam = torch.optim.AdamW(
             [p for p, d in zip(self.parameters, deep, strict=True) if not d], rate, betas=(0.9, 0.98), weight_decay=0.0
@@ -159,10 +158,6 @@ class Painter:
         torch.save(state, self.path.with_suffix(".tmp"))
         self.path.with_suffix(".tmp").replace(self.path)
 
-    def _denoise(self, latents: Tensor, times: Tensor, condition: Tensor) -> tuple[Tensor, list[Tensor]]:
-        with torch.autocast(latents.device.type, torch.bfloat16):
-            return self.net.unet(latents, times, encoder_hidden_states=condition).sample.float(), []
-
     def run(self, minutes: float) -> None:
         """Train until ``minutes`` of training, over all calls, are used up; the rate falls to 0 by then."""
         rng = np.random.default_rng([self.rank, self.step])
@@ -172,8 +167,8 @@ class Painter:
         said = speaker.tokenizer([""], padding="max_length", max_length=LENGTH, return_tensors="pt")["input_ids"]
         silence = hidden_states(self.text, said.to(self.device)).float()
         holding = Holding(self.net, self.before, silence, rng)
-        painting = Painting(self.net, speaker, rng, self._denoise)
-        pool = Pool(rng, 0.22, self.rank, self.world)
+        painting = Painting(self.net, speaker, rng)
+        pool = Pool(rng, Options.wordless_share, self.rank, self.world)
         clock, saved, log, held = distributed.Clock(self.minutes), time.time(), [], 0.0
         while True:
             self.minutes = distributed.mean_of(clock.minutes())

@@ -23,7 +23,7 @@ from . import distributed
 from .batches import Pool
 from .grounding import Grounding, Recorded
 from .library import Library
-from .muon import Muon
+from .muon import Muon, is_matrix
 from .objective import Objective, Weights
 from .painting import Painting
 from .sources import run_folder
@@ -108,13 +108,7 @@ class Trainer:
         self.names, self.parameters = [n for n, _ in named], [p for _, p in named]
         for p in self.parameters:
             p.grad = torch.zeros_like(p)  # else the first gradient would be a recording's own memory
-        matrices = [
-            (n, p)
-            for n, p in named
-            if n.startswith("net.unet.")
-            and p.dim() > 1
-            and not any(part in n for part in ("conv_in", "conv_out", "time_emb"))
-        ]
+        matrices = [(n, p) for n, p in named if n.startswith("net.unet.") and is_matrix(n, p)]
         self.muon = Muon([p for _, p in matrices], rank, world)
         taken = {n for n, _ in matrices}
         groups = [
